@@ -1,0 +1,1 @@
+"""Getting a causal language model and its tokenizer ready."""
