@@ -1,0 +1,1 @@
+"""Reward shapers, attached through the hooks in `hooks.py`."""

@@ -1,0 +1,1 @@
+"""Tasks, attached through the hooks in `hooks.py`."""
