@@ -1,0 +1,1 @@
+"""Worker processes that judge completions, and are killed at their deadline."""

@@ -1,0 +1,63 @@
+"""The jobs that wait for a worker."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from grpo_core.verification.calls import Job, Kind
+
+
+class Backlog:
+    """First come, first served; jobs that can share one call are taken together."""
+
+    def __init__(self) -> None:
+        self._orders = itertools.count()
+        self._returned: deque[Job] = deque()
+        self._waiting: dict[tuple[Kind, str], deque[Job]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, job: Job) -> None:
+        """A new job goes to the end."""
+        job.order = next(self._orders)
+        self._waiting.setdefault((job.kind, job.card.name), deque()).append(job)
+        self._size += 1
+
+    def put_back(self, jobs: Iterable[Job]) -> None:
+        """Jobs that lost their worker go to the front, and are taken one at a time.
+
+        So a sample that breaks the call it shares with others is found, and costs only itself.
+        """
+        back = list(jobs)
+        self._returned.extendleft(reversed(back))
+        self._size += len(back)
+
+    def take(self) -> list[Job]:
+        """The jobs of the next call; none when nothing waits."""
+        while self._size:
+            jobs = [job for job in self._next() if job.start()]
+            if jobs:
+                return jobs
+        return []
+
+    def drain(self) -> Iterator[Job]:
+        """All jobs, in no order; the backlog is empty afterwards."""
+        jobs = [*self._returned, *itertools.chain.from_iterable(self._waiting.values())]
+        self._returned.clear()
+        self._waiting.clear()
+        self._size = 0
+        yield from jobs
+
+    def _next(self) -> list[Job]:
+        if self._returned:
+            self._size -= 1
+            return [self._returned.popleft()]
+        queue = min(filter(None, self._waiting.values()), key=lambda queue: queue[0].order)
+        size = queue[0].card.batch_size if queue[0].kind == "verify" else 1
+        jobs = [queue.popleft() for _ in range(min(size, len(queue)))]
+        self._size -= len(jobs)
+        return jobs
