@@ -1,0 +1,1 @@
+"""Held-out pass rates with intervals."""

@@ -1,0 +1,1 @@
+"""Engines that draw groups of completions from the policy."""

@@ -1,0 +1,80 @@
+"""What every sampling engine needs: its context, prompt encoding, and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grpo_core.errors import DataError
+from grpo_core.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from grpo_core.config import SamplingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerContext:
+    """What an engine is built from.
+
+    Attributes:
+        model: the policy, in compute precision. An embedded engine samples from this very object;
+            another engine copies its weights in `update_weights`.
+        tokenizer: of the policy.
+        model_path: the folder the policy was loaded from.
+        config: the settings of section [sampling].
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    model_path: str
+    config: SamplingConfig
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, up to where the model's own words begin.
+
+    Models without a chat template get the messages' contents joined by blank lines.
+
+    Raises:
+        DataError: if nothing is left to condition on.
+    """
+    messages = [dict(message) for message in prompt.messages]
+    if tokenizer.chat_template:
+        encoded: Any = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    else:
+        encoded = tokenizer("\n\n".join(message["content"] for message in messages))
+    ids = list(encoded["input_ids"])
+    if not ids:
+        raise DataError(f"prompt '{prompt.id}' has no tokens; a prompt must not be empty.")
+    return ids
+
+
+def uniforms(seed: int, prompt_id: str, index: int, count: int) -> np.ndarray:
+    """The `count` numbers in [0, 1) that decide a completion's tokens, one a token.
+
+    They depend on nothing but the arguments, so that a completion does not change with what else
+    is in its batch, with the process that samples it, or with a resume.
+    """
+    key = hashlib.blake2b(f"{seed}\x1f{index}\x1f{prompt_id}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    return generator.random(count)
+
+
+def derive_seed(seed: int, *parts: int | str) -> int:
+    """A seed for one purpose ("step", 12) of a run with the given seed."""
+    text = "\x1f".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "little")
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
+    """`text` before the first stop string, or None if it holds none."""
+    positions = [at for at in (text.find(string) for string in stop) if at >= 0]
+    return text[: min(positions)] if positions else None

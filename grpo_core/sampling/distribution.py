@@ -1,0 +1,78 @@
+"""Draw tokens from logits by inverse transform, with exact log-probabilities.
+
+One uniform number decides one token, so a completion is reproducible from its seed alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BLOCK = 512  # vocabulary entries summed at once; two short cumulative sums replace one long one
+
+
+def draw(
+    logits: Tensor, uniforms: Tensor, *, temperature: float, top_p: float = 1.0, top_k: int = 0
+) -> tuple[Tensor, Tensor]:
+    """One token a row from softmax(logits / temperature), truncated to top_k, then to top_p.
+
+    Args:
+        logits: [B, V], any floating dtype.
+        uniforms: [B] in [0, 1).
+        temperature: > 0, or 0 for the likeliest token.
+        top_p: keep the smallest set of likeliest tokens whose probability reaches it.
+        top_k: keep this many; 0 keeps all.
+
+    Returns:
+        token ids [B], and their log-probabilities [B], float32 nats, under exactly that
+        distribution: renormalised after truncation, and 0 (certainty) for temperature 0.
+    """
+    if temperature == 0:
+        tokens = logits.argmax(dim=-1)
+        return tokens, torch.zeros_like(tokens, dtype=torch.float32)
+    shifted = logits.float() - logits.amax(dim=-1, keepdim=True)
+    if temperature != 1:
+        shifted /= temperature
+    weights = shifted.exp_()
+    if top_k or top_p < 1:
+        weights = _truncate(weights, top_p, top_k)
+    tokens, total = _inverse_transform(weights, uniforms)
+    chosen = weights.gather(-1, tokens[:, None]).squeeze(-1)
+    return tokens, torch.log(chosen) - torch.log(total).float()
+
+
+def _truncate(weights: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Set the weights outside top_k and top_p to 0; the likeliest token always stays."""
+    descending, order = weights.sort(dim=-1, descending=True)
+    if top_k:
+        descending[:, top_k:] = 0
+    if top_p < 1:
+        mass = descending.double()
+        before = mass.cumsum(dim=-1) - mass
+        descending[before >= top_p * mass.sum(dim=-1, keepdim=True)] = 0
+    return torch.zeros_like(weights).scatter(-1, order, descending)
+
+
+def _inverse_transform(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """First index at which the cumulative weight exceeds uniform * total; and the total, float64.
+
+    The row is cut into blocks: the block is found first, then the entry within it.
+    """
+    rows, vocabulary = weights.shape
+    padded = torch.nn.functional.pad(weights, (0, -vocabulary % _BLOCK))
+    blocks = padded.view(rows, -1, _BLOCK)
+    block_sums = blocks.sum(dim=-1).double()
+    cumulative = block_sums.cumsum(dim=-1)
+    total = cumulative[:, -1]
+    target = (uniforms.to(total) * total)[:, None]
+    # Rounding can put the target at the very end: the last block with any weight takes it.
+    last = (block_sums > 0).int().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    block = torch.minimum((cumulative <= target).sum(dim=-1, keepdim=True), last)
+    before = cumulative.gather(-1, block) - block_sums.gather(-1, block)
+    entries = blocks.gather(1, block[:, :, None].expand(-1, 1, _BLOCK)).squeeze(1)
+    inner = entries.double().cumsum(dim=-1)
+    last = (entries > 0).int().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    # Clamped at 0, or rounding below it would choose an entry without weight.
+    within = (target - before).clamp(min=0)
+    entry = torch.minimum((inner <= within).sum(dim=-1, keepdim=True), last)
+    return (block * _BLOCK + entry).squeeze(-1), total

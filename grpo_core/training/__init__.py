@@ -1,0 +1,1 @@
+"""The GRPO loop and what it is made of."""

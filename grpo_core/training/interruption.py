@@ -1,0 +1,62 @@
+"""Stop at a moment when nothing is half done."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequested(Exception):
+    """The user wants the run to stop; raised only where no weights are being changed."""
+
+
+class Interruption:
+    """Whether the user pressed Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def request(self) -> None:
+        """Ask for a stop at the next safe moment."""
+        self._requested = True
+
+    def check(self) -> None:
+        """Called at safe moments.
+
+        Raises:
+            StopRequested: if a stop was asked for.
+        """
+        if self._requested:
+            raise StopRequested
+
+
+@contextmanager
+def ctrl_c() -> Iterator[Interruption]:
+    """While it lasts, the first Ctrl-C (or SIGTERM) asks for a stop, the second one forces it.
+
+    Signals can only be handled in the main thread; elsewhere nothing is installed.
+    """
+    interruption = Interruption()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        interruption.request()
+        print("\nstopping as soon as nothing is half done; once more forces it", file=sys.stderr)
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _raise)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    except ValueError:  # not in the main thread
+        yield interruption
+        return
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_raise = signal.default_int_handler

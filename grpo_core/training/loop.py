@@ -1,0 +1,95 @@
+"""The GRPO loop, on a page.
+
+Shao et al. 2024 (arXiv 2402.03300), algorithm 1, with one update for each batch of samples:
+sample G completions for each of P prompts, let verifiers judge them, compare each with its group,
+and make the better ones likelier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from grpo_core.config import RunConfig
+from grpo_core.rollout import AdvantageEstimator, Judge, OnProgress, collect, with_advantages
+from grpo_core.sampling.base import derive_seed
+from grpo_core.training.metrics import StepTimes, step_metrics
+from grpo_core.training.order import prompt_indices
+from grpo_core.training.update import Learner, update
+from grpo_core.types import Prompt, RolloutGroup, Sampler, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of the loop hands out: the judged groups and the line for metrics.jsonl."""
+
+    number: int
+    groups: Sequence[RolloutGroup]
+    metrics: dict[str, float]
+
+
+def grpo_steps(
+    learner: Learner,
+    sampler: Sampler,
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    estimate_advantages: AdvantageEstimator,
+    first_step: int,
+    *,
+    on_progress: OnProgress | None = None,
+    on_scored: Callable[[int, Sequence[RolloutGroup]], None] | None = None,
+) -> Iterator[Step]:
+    """Train from `first_step` to the last, yielding after each step.
+
+    Every step is a function of the weights, the config, and its own number; the loop has no other
+    state, and can be left and taken up again between any two steps.
+
+    Raises:
+        ErrorBudgetExceeded: if verifiers fail too often. TrainingError: if a loss or gradient is
+            not finite. In both cases the weights are those of the step before.
+    """
+    config = learner.config
+    for step in range(first_step, config.trainer.steps + 1):
+        started = time.perf_counter()
+        indices = prompt_indices(len(prompts), config.grpo.prompts_per_step, step, config.seed)
+        batch = [prompts[index] for index in indices]
+        params = sampling_params(config, step)
+
+        collection = collect(
+            batch,
+            sampler,
+            judge,
+            config.grpo.group_size,
+            params,
+            step=step,
+            on_progress=on_progress,
+        )
+        groups = with_advantages(collection.groups, estimate_advantages)
+        if on_scored is not None:
+            on_scored(step, groups)
+
+        scored = time.perf_counter()
+        result = update(learner, groups, step)
+        sampler.update_weights()
+
+        times = StepTimes(
+            total=time.perf_counter() - started,
+            sample=collection.seconds_sample,
+            verify=collection.seconds_verify,
+            train=time.perf_counter() - scored,
+        )
+        yield Step(step, groups, step_metrics(step, groups, result, times))
+
+
+def sampling_params(config: RunConfig, step: int) -> SamplingParams:
+    """How the completions of a training step are drawn."""
+    sampling = config.sampling
+    return SamplingParams(
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        stop=sampling.stop,
+        seed=derive_seed(config.seed, "step", step),
+    )

@@ -1,0 +1,79 @@
+"""The line a step writes to metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo_core.training.update import UpdateResult
+from grpo_core.types import Rollout, RolloutGroup, Status
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Wall seconds of a step and its phases."""
+
+    total: float
+    sample: float
+    verify: float
+    train: float
+
+
+def step_metrics(
+    step: int, groups: Sequence[RolloutGroup], result: UpdateResult, times: StepTimes
+) -> dict[str, float]:
+    """Everything worth plotting about a step, as plain numbers.
+
+    Shares are of completions, except `zero_signal_share` (of groups without any advantage) and
+    `clipped_share` (of trained tokens). `reward_*` are over valid completions, `pass_rate` over
+    completions judged by the first verifier. `sampler_logprob_gap` is the mean absolute
+    difference, in nats, between sampler and trainer on the same tokens; with top_p or top_k it
+    holds the truncated mass too.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    judged = [r.judgement.is_correct for r in rollouts if r.judgement.status.is_candidates]
+    statuses = Counter(rollout.judgement.status for rollout in rollouts)
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    no_signal = [all(rollout.advantage == 0 for rollout in group.rollouts) for group in groups]
+    metrics = {
+        "step": step,
+        "seconds": times.total,
+        "reward_mean": _mean(rewards),
+        "reward_std": float(np.std(rewards)) if rewards else 0.0,
+        "pass_rate": _mean(judged),
+        "zero_signal_share": _mean(no_signal),
+        "valid_share": _mean([rollout.is_valid for rollout in rollouts]),
+        "completion_length_mean": _mean(lengths),
+        "truncated_share": _mean([rollout.completion.is_truncated for rollout in rollouts]),
+        **{f"status_{status.value}": statuses[status] for status in Status},
+        **_component_means(rollouts),
+        "loss": result.loss,
+        "grad_norm": result.grad_norm,
+        "learning_rate": result.learning_rate,
+        **result.metrics,
+        "tokens": sum(lengths),
+        "tokens_per_second": sum(lengths) / times.total,
+        "seconds_sample": times.sample,
+        "seconds_verify": times.verify,
+        "seconds_train": times.train,
+    }
+    return metrics
+
+
+def _component_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Mean of each reward component, when there is more than one."""
+    names = {name: None for rollout in rollouts for name in rollout.components}
+    if len(names) < 2:
+        return {}
+    return {
+        f"component/{name}": _mean([r.components[name] for r in rollouts if name in r.components])
+        for name in names
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,171 @@
+"""Lay completions out for one forward pass, each prompt computed once for its whole group.
+
+A row holds a prompt followed by several of its completions. The attention mask lets a completion
+see the prompt and itself, and positions restart after the prompt, so every completion gets exactly
+the log-probabilities it would get alone:
+
+    row        p p p p a a a b b
+    position   0 1 2 3 4 5 6 4 5
+
+Rows are kept short, because attention costs the square of their length, and are collected into
+micro-batches of bounded size. What is computed does not depend on either bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_ROW_TOKENS = 512  # where attention's square starts to cost more than computing a prompt again
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCompletion:
+    """A completion to be trained on.
+
+    Attributes:
+        prompt_ids, token_ids: the prompt's tokens and the completion's [T], T >= 1.
+        advantage: weight of its policy gradient.
+        sampler_logprobs: [T] nats, as recorded by the sampler.
+    """
+
+    prompt_ids: Sequence[int]
+    token_ids: Sequence[int]
+    advantage: float
+    sampler_logprobs: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Tensors of one forward pass over R rows of at most L tokens, B completions of at most T.
+
+    Attributes:
+        input_ids, position_ids: [R, L]; padded on the right.
+        segments: [R, L]; 0 prompt, 1.. completions, -1 padding.
+        sources: [N] flat indices into R*L of the positions that predict a completion token.
+        targets: [N] the tokens they predict.
+        rows, columns: [N] where each token lies in [B, T] tensors.
+        completion_mask: [B, T] bool, true on tokens of a completion.
+        advantages: [B]. sampler_logprobs: [B, T], 0 where masked.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: Tensor
+    sources: Tensor
+    targets: Tensor
+    rows: Tensor
+    columns: Tensor
+    completion_mask: Tensor
+    advantages: Tensor
+    sampler_logprobs: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device."""
+        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+
+    def attention_mask(self) -> Tensor:
+        """[R, 1, L, L] bool: which position (last axis) each position may look at."""
+        segments = self.segments
+        length = segments.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+        own = segments[:, :, None] == segments[:, None, :]
+        prompt = (segments == 0)[:, None, :]
+        return ((own | prompt) & causal)[:, None]
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """[N] values of tokens laid out as [B, T], 0 where masked; differentiable."""
+        empty = values.new_zeros(self.completion_mask.shape)
+        return empty.index_put((self.rows, self.columns), values)
+
+
+def pack(
+    completions: Sequence[TrainingCompletion], max_tokens: int, *, share_prompts: bool = True
+) -> Iterator[MicroBatch]:
+    """Micro-batches of at most `max_tokens` padded tokens (one row at least).
+
+    Args:
+        completions: in any order; those with equal `prompt_ids` share a prompt.
+        max_tokens: R*L of a micro-batch.
+        share_prompts: False gives every completion a row of its own, for models whose attention
+            cannot be masked freely.
+    """
+    rows = sorted(_rows(completions, share_prompts), key=_row_length)
+    batch: list[list[TrainingCompletion]] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * _row_length(row) > max_tokens:
+            yield _micro_batch(batch)
+            batch = []
+        batch.append(row)
+    if batch:
+        yield _micro_batch(batch)
+
+
+def _rows(
+    completions: Sequence[TrainingCompletion], share_prompts: bool
+) -> Iterator[list[TrainingCompletion]]:
+    if not share_prompts:
+        yield from ([completion] for completion in completions)
+        return
+    groups: dict[tuple[int, ...], list[TrainingCompletion]] = {}
+    for completion in completions:
+        groups.setdefault(tuple(completion.prompt_ids), []).append(completion)
+    for prompt, group in groups.items():
+        row: list[TrainingCompletion] = []
+        used = len(prompt)
+        for completion in sorted(group, key=lambda item: len(item.token_ids)):
+            if row and used + len(completion.token_ids) > _ROW_TOKENS:
+                yield row
+                row, used = [], len(prompt)
+            row.append(completion)
+            used += len(completion.token_ids)
+        yield row
+
+
+def _row_length(row: Sequence[TrainingCompletion]) -> int:
+    return len(row[0].prompt_ids) + sum(len(completion.token_ids) for completion in row)
+
+
+def _micro_batch(rows: Sequence[Sequence[TrainingCompletion]]) -> MicroBatch:
+    length = max(map(_row_length, rows))
+    members = [completion for row in rows for completion in row]
+    input_ids = torch.zeros(len(rows), length, dtype=torch.long)
+    position_ids = torch.zeros(len(rows), length, dtype=torch.long)
+    segments = torch.full((len(rows), length), -1)
+    sources: list[int] = []
+    for at, row in enumerate(rows):
+        prompt = row[0].prompt_ids
+        start = len(prompt)
+        input_ids[at, :start] = torch.tensor(prompt)
+        position_ids[at, :start] = torch.arange(start)
+        segments[at, :start] = 0
+        for segment, completion in enumerate(row, start=1):
+            count = len(completion.token_ids)
+            end = start + count
+            input_ids[at, start:end] = torch.tensor(completion.token_ids)
+            position_ids[at, start:end] = torch.arange(len(prompt), len(prompt) + count)
+            segments[at, start:end] = segment
+            # The prompt's last position predicts the first token, each token the next one.
+            sources.append(at * length + len(prompt) - 1)
+            sources.extend(range(at * length + start, at * length + end - 1))
+            start = end
+    counts = torch.tensor([len(completion.token_ids) for completion in members])
+    mask = torch.arange(int(counts.max())) < counts[:, None]
+    where_rows, where_columns = mask.nonzero(as_tuple=True)
+    logprobs = torch.zeros(mask.shape)
+    logprobs[mask] = torch.tensor([p for item in members for p in item.sampler_logprobs])
+    return MicroBatch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        segments=segments,
+        sources=torch.tensor(sources),
+        targets=torch.tensor([token for item in members for token in item.token_ids]),
+        rows=where_rows,
+        columns=where_columns,
+        completion_mask=mask,
+        advantages=torch.tensor([item.advantage for item in members], dtype=torch.float32),
+        sampler_logprobs=logprobs,
+    )
