@@ -1,0 +1,143 @@
+"""Build the parts a config names: task, judge, model, and sampling engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_core.config import RunConfig, VerifierConfig
+from grpo_core.errors import ConfigError, DataError, unknown_name
+from grpo_core.models.load import compute_dtype, find_model, load_model, load_tokenizer
+from grpo_core.plugin_manager import Plugins, PluginSources
+from grpo_core.rewards import WeightedShaper
+from grpo_core.rollout import Judge
+from grpo_core.sampling.base import SamplerContext
+from grpo_core.types import Prompt, Sampler, Task
+from grpo_core.verification.budget import ErrorBudget
+from grpo_core.verification.pool import VerifierPool, VerifierSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A causal language model in float32, its tokenizer, and the dtype it shall compute in."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    dtype: torch.dtype
+
+
+def create_task(config: RunConfig, plugins: Plugins) -> Task:
+    """The task of section [task], its options checked.
+
+    Raises:
+        PluginError: if there is none of that name. ConfigError: if an option is wrong.
+    """
+    task: Task = plugins.tasks[config.task.name].create(config.task.options)
+    return task
+
+
+def load_prompts(task: Task, split: str) -> Sequence[Prompt]:
+    """The prompts of a split.
+
+    Raises:
+        ConfigError: if the task has no such split. DataError: if it is empty.
+    """
+    if split not in task.splits:
+        raise ConfigError(unknown_name("split", split, task.splits, "Set evaluation.split."))
+    prompts = task.load(split)
+    if not len(prompts):
+        raise DataError(f"split '{split}' of the task is empty: there is nothing to work on.")
+    return prompts
+
+
+def evaluation_prompts(config: RunConfig, task: Task) -> Sequence[Prompt]:
+    """The held-out prompts of section [evaluation]."""
+    prompts = load_prompts(task, config.evaluation.split or task.evaluation_split)
+    return prompts[: config.evaluation.num_prompts]
+
+
+def chosen_verifiers(config: RunConfig, task: Task) -> Sequence[VerifierConfig]:
+    """The verifiers of the config, or the task's own.
+
+    Raises:
+        ConfigError: if one is named twice.
+    """
+    verifiers = config.verifiers or (VerifierConfig(name=task.default_verifier),)
+    names = [verifier.name for verifier in verifiers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"verifiers: '{name}' is listed twice; give it one weight.")
+    return verifiers
+
+
+def create_shapers(config: RunConfig, plugins: Plugins) -> Sequence[WeightedShaper]:
+    """The shapers of the config, options checked.
+
+    Raises:
+        PluginError: if there is none of that name. ConfigError: if an option is wrong.
+    """
+    return [
+        WeightedShaper(
+            shaper.name, shaper.weight, plugins.shapers[shaper.name].create(shaper.options)
+        )
+        for shaper in config.shapers
+    ]
+
+
+@contextmanager
+def open_judge(
+    config: RunConfig, plugins: Plugins, sources: PluginSources, task: Task
+) -> Iterator[Judge]:
+    """A judge with running worker processes, which end with the context.
+
+    Raises:
+        PluginError: if a verifier is unknown or cannot be loaded. ConfigError: if an option is
+            wrong.
+    """
+    settings = config.verification
+    verifiers = chosen_verifiers(config, task)
+    for verifier in verifiers:
+        plugins.verifiers[verifier.name]  # unknown names fail here, before a process starts
+    with VerifierPool(
+        [VerifierSpec(verifier.name, verifier.options) for verifier in verifiers],
+        sources,
+        workers=settings.workers,
+        deadline=settings.deadline,
+        memory_mb=settings.memory_mb,
+    ) as pool:
+        budget = ErrorBudget(settings.error_budget)
+        yield Judge(pool, verifiers, create_shapers(config, plugins), settings, budget)
+
+
+def load_policy(config: RunConfig) -> LoadedModel:
+    """Fetch and load the model of section [model].
+
+    Raises:
+        DataError, ConfigError: as `grpo_core.models.load`.
+    """
+    folder = find_model(config.model.path)
+    tokenizer = load_tokenizer(folder, config.model)
+    model = load_model(folder, config.model)
+    return LoadedModel(model, tokenizer, folder, compute_dtype(config.model.dtype, model.device))
+
+
+def create_sampler(config: RunConfig, plugins: Plugins, loaded: LoadedModel) -> Sampler:
+    """The engine of sampling.engine over the loaded model.
+
+    Raises:
+        PluginError: if there is none of that name. MissingExtraError: if it is not installed.
+    """
+    create = plugins.samplers[config.sampling.engine].load()
+    context = SamplerContext(loaded.model, loaded.tokenizer, str(loaded.folder), config.sampling)
+    sampler: Sampler = create(context)
+    return sampler

@@ -1,0 +1,139 @@
+"""Batches of completion and reference: checked as a whole, then judged with bounded memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from grpo_core.errors import DataError
+from grpo_core.records.files import atomic_writer
+from grpo_core.types import Json, Sample, Verdict
+from grpo_core.verification.pool import VerifierPool
+
+_WINDOW = 256  # pairs under way at once; bounds memory whatever the size of the file
+_FORM = '{"id": ..., "completion": "...", "reference": ...}'
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A checked input file.
+
+    Attributes:
+        stream: at its beginning.
+        total: how many pairs it holds.
+    """
+
+    stream: IO[bytes]
+    total: int
+
+
+@contextmanager
+def check_pairs(source: Path) -> Iterator[Pairs]:
+    """Open a file of JSON lines and check every line before any work starts.
+
+    Raises:
+        DataError: if it cannot be read, or naming the first line that is no pair.
+    """
+    with _seekable(source) as stream:
+        total = sum(1 for _ in _read(stream))
+        stream.seek(0)
+        yield Pairs(stream, total)
+
+
+def judge_pairs(pool: VerifierPool, name: str, pairs: Pairs) -> Iterator[tuple[Json, Verdict]]:
+    """(id, verdict) of each pair, in order, while later ones are being judged."""
+    waiting: deque[tuple[Json, Future[Verdict]]] = deque()
+    with _progress(pairs.total) as advance:
+        for identity, sample in _read(pairs.stream):
+            waiting.append((identity, pool.submit(name, sample)))
+            if len(waiting) >= _WINDOW:
+                yield _take(waiting)
+                advance()
+        while waiting:
+            yield _take(waiting)
+            advance()
+
+
+@contextmanager
+def output_stream(path: Path | None) -> Iterator[IO[bytes]]:
+    """Where verdicts go; a file appears only once it is complete.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    if path is None or str(path) == "-":
+        yield sys.stdout.buffer
+        return
+    with atomic_writer(path) as stream:
+        yield stream
+
+
+def _take(waiting: deque[tuple[Json, Future[Verdict]]]) -> tuple[Json, Verdict]:
+    identity, future = waiting.popleft()
+    return identity, future.result()
+
+
+@contextmanager
+def _seekable(source: Path) -> Iterator[IO[bytes]]:
+    """The file, or standard input copied to a temporary file: it is read twice."""
+    if str(source) == "-":
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.seek(0)
+            yield copy
+        return
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}.") from error
+    with stream:
+        yield stream
+
+
+def _read(stream: IO[bytes]) -> Iterator[tuple[Json, Sample]]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            yield _parse(number, line)
+
+
+def _parse(number: int, line: bytes) -> tuple[Json, Sample]:
+    try:
+        pair = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"line {number} of the input is not JSON: {error}.") from error
+    if not isinstance(pair, dict):
+        raise DataError(f"line {number} of the input is no JSON object. Each must be {_FORM}.")
+    for key in ("id", "completion", "reference"):
+        if key not in pair:
+            raise DataError(f"line {number} of the input has no '{key}'. Each must be {_FORM}.")
+    prompt, meta = pair.get("prompt", ""), pair.get("meta", {})
+    for key, value in (("completion", pair["completion"]), ("prompt", prompt)):
+        if not isinstance(value, str):
+            raise DataError(f"line {number}: '{key}' must be text, got {value!r:.80}.")
+    if not isinstance(meta, dict):
+        raise DataError(f"line {number}: 'meta' must be an object, got {meta!r:.80}.")
+    return pair["id"], Sample(prompt, pair["completion"], pair["reference"], meta)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error when that is a terminal."""
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, disable=not sys.stderr.isatty(), transient=True
+    ) as progress:
+        task = progress.add_task("verify", total=total)
+        yield lambda: progress.advance(task)

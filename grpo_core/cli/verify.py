@@ -1,0 +1,176 @@
+"""`grpo verify`: ask a verifier about one completion, or about a file of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from grpo_core.cli.common import json_option, plugin_option, plugin_sources, safe
+from grpo_core.cli.pairs import check_pairs, judge_pairs, output_stream
+from grpo_core.cli.panel import STYLES
+from grpo_core.errors import ConfigError
+from grpo_core.plugin_manager import load_plugins
+from grpo_core.records.files import dump_json
+from grpo_core.records.formats import count
+from grpo_core.types import Json, Sample, Status, Verdict
+from grpo_core.verification.pool import VerifierPool, VerifierSpec
+
+_REASON_LIMIT, _DETAIL_LIMIT = 2000, 2000
+
+
+@click.command()
+@click.option("--verifier", "name", required=True, help="Name of a registered verifier.")
+@click.option("--completion", help="The completion to judge; '-' reads standard input.")
+@click.option("--reference", help="What it is compared with: text, or a JSON object.")
+@click.option("--prompt", default="", help="The problem, for verifiers that read it.")
+@click.option("--input", "source", type=Path, help="Batch: a file of JSON lines; '-' is stdin.")
+@click.option("--output", type=Path, help="Batch: where verdicts go; by default standard output.")
+@click.option("--options", default="{}", metavar="JSON", help="The verifier's options.")
+@click.option("--set-option", "pairs", multiple=True, metavar="KEY=VALUE", help="One option.")
+@click.option("--deadline", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--memory-mb", type=click.IntRange(1), default=2048, show_default=True)
+@plugin_option
+@json_option
+def verify(
+    name: str,
+    completion: str | None,
+    reference: str | None,
+    prompt: str,
+    source: Path | None,
+    output: Path | None,
+    options: str,
+    pairs: tuple[str, ...],
+    deadline: float,
+    workers: int,
+    memory_mb: int,
+    plugin_files: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Judge completions with a verifier.
+
+    One pair with --completion and --reference; or a batch with --input, whose lines are
+    {"id", "completion", "reference"} and give one verdict a line, in the same order.
+
+    The exit code is 0 whatever the verdicts are.
+    """
+    _check_mode(completion, reference, source, output)
+    sources = plugin_sources(plugin_files)
+    load_plugins(sources).verifiers[name]  # an unknown name is refused before processes start
+    spec = VerifierSpec(name, parse_options(options, pairs))
+
+    def open_pool(workers: int) -> VerifierPool:
+        return VerifierPool(
+            [spec], sources, workers=workers, deadline=deadline, memory_mb=memory_mb
+        )
+
+    if source is not None:
+        _verify_batch(lambda: open_pool(workers), name, source, output)
+        return
+    text = sys.stdin.read() if completion == "-" else completion or ""
+    sample = Sample(prompt, text, parse_reference(reference or ""))
+    with open_pool(1) as pool:
+        verdict = pool.submit(name, sample).result()
+    if as_json:
+        click.echo(dump_json(verdict_fields(verdict)))
+    else:
+        Console().print(_verdict_table(verdict))
+
+
+def parse_options(text: str, pairs: tuple[str, ...]) -> Mapping[str, Any]:
+    """The verifier's options from --options, then --set-option over them.
+
+    Raises:
+        ConfigError: if either cannot be read.
+    """
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--options must be JSON, got '{text}': {error}.") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"--options must be a JSON object, got '{text}'.")
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set-option needs KEY=VALUE, got '{pair}'.")
+        try:
+            options[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key.strip()] = value
+    return options
+
+
+def parse_reference(text: str) -> Json:
+    """A JSON object where the text is one, else the text itself: '1/2' and '3' stay text."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # a set such as {1, 2}, say
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Json]:
+    """A verdict as the fields of one output line."""
+    return {
+        "status": str(verdict.status),
+        "score": verdict.score,
+        "reason": verdict.reason,
+        "details": dict(verdict.details),
+        "seconds": verdict.seconds,
+        "verifier": verdict.verifier,
+        "version": verdict.version,
+    }
+
+
+def _check_mode(
+    completion: str | None, reference: str | None, source: Path | None, output: Path | None
+) -> None:
+    single = completion is not None or reference is not None
+    if single and source is not None:
+        raise click.UsageError("--input does not go with --completion or --reference.")
+    if not single and source is None:
+        raise click.UsageError("Give --completion and --reference, or --input FILE.")
+    if single and (completion is None or reference is None):
+        missing = "--completion" if completion is None else "--reference"
+        raise click.UsageError(f"Missing option '{missing}'.")
+    if output is not None and source is None:
+        raise click.UsageError("--output needs --input.")
+
+
+def _verify_batch(
+    open_pool: Callable[[], VerifierPool], name: str, source: Path, output: Path | None
+) -> None:
+    counts: Counter[Status] = Counter()
+    with check_pairs(source) as pairs, output_stream(output) as stream, open_pool() as pool:
+        for identity, verdict in judge_pairs(pool, name, pairs):
+            line = dump_json({"id": identity, **verdict_fields(verdict)})
+            stream.write(line.encode("utf-8", "replace") + b"\n")
+            counts[verdict.status] += 1
+    parts = [f"{count(number)} {status}" for status in Status if (number := counts[status])]
+    click.echo(f"{count(counts.total())} verdicts: {', '.join(parts) or 'none'}", err=True)
+
+
+def _verdict_table(verdict: Verdict) -> Table:
+    table = Table.grid(padding=(0, 3))
+    table.add_column(style="dim")
+    score = "none" if verdict.score is None else f"{verdict.score:g}"
+    table.add_row("status", safe(verdict.status, STYLES[verdict.status]))
+    table.add_row("score", score)
+    if verdict.reason:
+        table.add_row("reason", safe(verdict.reason[:_REASON_LIMIT]))
+    for key, value in verdict.details.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        table.add_row(safe(key), safe(text[:_DETAIL_LIMIT]))
+    table.add_row("verifier", safe(f"{verdict.verifier} {verdict.version}"))
+    table.add_row("seconds", f"{verdict.seconds:.3f}")
+    return table

@@ -1,0 +1,221 @@
+"""The settings of a run: nested, frozen, checked before anything is loaded.
+
+A run is described by a TOML file whose tables are the classes below; every field can also be set
+from the command line (`--set trainer.steps=50`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from grpo_core.errors import ConfigError
+from grpo_core.validation import Settings, build
+
+
+class ModelConfig(Settings):
+    """Which causal language model is trained, and in what precision it computes."""
+
+    path: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="hub id or local folder")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="compute precision; master weights are always float32. auto: bfloat16 where "
+        "the hardware multiplies it natively, else float32",
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    trust_remote_code: bool = Field(False, description="run model code from the hub")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in backward")
+    chat_template: str | None = Field(None, description="Jinja file used instead of the model's")
+
+
+class TaskConfig(Settings):
+    """Where prompts and references come from."""
+
+    name: str = "arithmetic"
+    options: dict[str, Any] = Field({}, description="see 'grpo plugins describe NAME'")
+
+
+class SamplingConfig(Settings):
+    """How completions are drawn during training."""
+
+    engine: str = Field("hf", description="name of a registered sampler")
+    max_new_tokens: PositiveInt = 256
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: NonNegativeInt = Field(0, description="0 is off")
+    stop: tuple[str, ...] = ()
+    batch_size: PositiveInt = Field(128, description="completions decoded side by side")
+
+
+class GrpoConfig(Settings):
+    """The algorithm (Shao et al. 2024)."""
+
+    group_size: PositiveInt = Field(8, description="G, completions for each prompt")
+    prompts_per_step: PositiveInt = Field(8, description="P, prompts for each optimiser step")
+    advantage: str = Field("std", description="name of a registered advantage estimator")
+    loss: str = Field("grpo", description="name of a registered loss")
+    aggregation: Literal["sequence_mean", "token_mean", "token_sum", "constant"] = "sequence_mean"
+    epsilon_low: float = Field(0.2, ge=0, lt=1)
+    epsilon_high: NonNegativeFloat = 0.2
+    beta: NonNegativeFloat = Field(0.0, description="weight of the KL to the starting model")
+
+
+class TrainerConfig(Settings):
+    """The optimiser and its schedule."""
+
+    steps: PositiveInt = 100
+    learning_rate: PositiveFloat = 1e-5
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 2
+    weight_decay: NonNegativeFloat = 0.0
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    max_grad_norm: PositiveFloat = 1.0
+    micro_batch_tokens: PositiveInt = Field(
+        4096, description="tokens computed at once; changes memory, never the gradient"
+    )
+    save_every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: at the end")
+    keep_checkpoints: PositiveInt = Field(1, description="the newest ones; the best always stays")
+
+
+class VerifierConfig(Settings):
+    """One verifier and its weight in the reward. The first verifier gives the binary verdict."""
+
+    name: str
+    weight: float = Field(1.0, allow_inf_nan=False)
+    options: dict[str, Any] = Field({})
+
+
+class ShaperConfig(Settings):
+    """One reward shaper and its weight in the reward."""
+
+    name: str
+    weight: float = Field(1.0, allow_inf_nan=False)
+    options: dict[str, Any] = Field({})
+
+
+StatusPolicy = Literal["exclude", "zero"]
+
+
+class VerificationConfig(Settings):
+    """The worker processes verifiers run in, and what becomes of their failures."""
+
+    workers: PositiveInt = 2
+    deadline: PositiveFloat = Field(5.0, description="seconds for each call, then the kill")
+    memory_mb: PositiveInt = Field(2048, description="address space of a worker may grow by this")
+    on_abstain: StatusPolicy = "exclude"
+    on_timeout: StatusPolicy = "exclude"
+    on_error: StatusPolicy = "exclude"
+    error_budget: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="the run stops when more than this share of its recent verdicts are timeouts "
+        "or errors",
+    )
+
+
+class EvaluationConfig(Settings):
+    """Held-out evaluation before, during, and after training."""
+
+    split: str | None = Field(None, description="None: the task's own evaluation split")
+    num_prompts: PositiveInt = Field(128, description="the first ones of the split")
+    num_samples: PositiveInt = Field(4, description="completions for each prompt")
+    temperature: NonNegativeFloat = Field(1.0, description="0: greedy")
+    every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before and after")
+    every_num_prompts: PositiveInt = Field(32, description="prompts of those in between")
+
+
+class RunConfig(Settings):
+    """Everything that decides a run."""
+
+    seed: NonNegativeInt = 0
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    verifiers: tuple[VerifierConfig, ...] = Field((), description="empty: the task's default")
+    shapers: tuple[ShaperConfig, ...] = ()
+    verification: VerificationConfig = VerificationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    trackers: tuple[str, ...] = ()
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a TOML file, apply `KEY=VALUE` overrides, and check the whole.
+
+    Raises:
+        ConfigError: if the file is missing, is not TOML, or a setting is wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    for override in overrides:
+        apply_override(values, override)
+    return build(RunConfig, values)
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in nested `values`, in place.
+
+    The value is read as TOML (`3`, `true`, `[1, 2]`, `{a = 1}`), and as plain text where it is
+    none. List items go by number: `verifiers.0.weight=0.5`.
+
+    Raises:
+        ConfigError: if there is no '=' or the path leads through a plain value.
+    """
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise ConfigError(f"--set needs KEY=VALUE, got '{override}'. Example: trainer.steps=50")
+    *parents, last = path.strip().split(".")
+    node: Any = values
+    for part in parents:
+        node = _child(node, part, override)
+    _assign(node, last, _parse_value(text.strip()), override)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        child = node[_index(node, part, override)]
+    else:
+        child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {override}: '{part}' holds {child!r}, not a section.")
+    return child
+
+
+def _assign(node: Any, part: str, value: Any, override: str) -> None:
+    if isinstance(node, list):
+        node[_index(node, part, override)] = value
+    else:
+        node[part] = value
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(
+            f"--set {override}: '{part}' must be an item number below {len(node)} of that list."
+        )
+    return int(part)
+
+
+def resolved(config: RunConfig) -> Mapping[str, Any]:
+    """The config as plain JSON values, defaults included."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,333 @@
+"""The records that travel through the framework, and the protocols of its exchangeable parts.
+
+Records are frozen, hold plain values only, and can be written as JSON, so that a stage may run in
+another thread, process, or machine. Nothing here imports torch.
+
+Shape letters: P prompts, G completions of one prompt (a group), T completion tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
+Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+FinishReason = Literal["eos", "stop", "length"]
+
+
+class Status(StrEnum):
+    """What a verdict says.
+
+    The first three are the candidate's doing and count in its group. The last three are the
+    verifier's or its surroundings' doing: the completion is left out of the group's statistics.
+    """
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSEABLE = "unparseable"
+    ABSTAIN = "abstain"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+    @property
+    def is_candidates(self) -> bool:
+        """True when the completion, not the verifier, brought this status about."""
+        return self in (Status.CORRECT, Status.WRONG, Status.UNPARSEABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One verifier's judgement of one completion.
+
+    Attributes:
+        status: see `Status`.
+        score: in [0, 1], or None where the verifier could not judge.
+        reason: one sentence for people.
+        details: what was parsed, which test failed; plain JSON values.
+        seconds: wall time of the judgement.
+        verifier, version: who judged; filled in by the verification runner.
+
+    Raises:
+        ValueError: if the score is not a finite number in [0, 1], is missing where the candidate
+            was judged, or is given where it was not.
+    """
+
+    status: Status
+    score: float | None
+    reason: str = ""
+    details: Mapping[str, Json] = field(default_factory=dict)
+    seconds: float = 0.0
+    verifier: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", Status(self.status))
+        if not self.status.is_candidates:
+            if self.score is not None:
+                raise ValueError(
+                    f"a verdict of status {self.status} has no score, got {self.score}"
+                )
+            return
+        if (
+            isinstance(self.score, bool)
+            or not isinstance(self.score, int | float)
+            or not math.isfinite(self.score)
+            or not 0.0 <= self.score <= 1.0
+        ):
+            raise ValueError(
+                f"score must be a finite number in [0, 1], got {self.score!r}. "
+                "Return Verdict.abstain(...) when there is nothing to score."
+            )
+
+    @property
+    def is_correct(self) -> bool:
+        """The binary verdict, on which pass rates rest."""
+        return self.status is Status.CORRECT
+
+    @classmethod
+    def correct(cls, reason: str = "", details: Mapping[str, Json] | None = None) -> Verdict:
+        """Full marks."""
+        return cls(Status.CORRECT, 1.0, reason, details or {})
+
+    @classmethod
+    def wrong(
+        cls, reason: str = "", details: Mapping[str, Json] | None = None, score: float = 0.0
+    ) -> Verdict:
+        """An answer was found and it is not right; `score` may give partial marks."""
+        return cls(Status.WRONG, score, reason, details or {})
+
+    @classmethod
+    def unparseable(cls, reason: str = "", details: Mapping[str, Json] | None = None) -> Verdict:
+        """No answer can be read in the completion. Scores 0: finding an answer is its job."""
+        return cls(Status.UNPARSEABLE, 0.0, reason, details or {})
+
+    @classmethod
+    def abstain(cls, reason: str = "", details: Mapping[str, Json] | None = None) -> Verdict:
+        """The verifier has no opinion: not applicable, or not sure."""
+        return cls(Status.ABSTAIN, None, reason, details or {})
+
+    @classmethod
+    def timeout(cls, reason: str = "", details: Mapping[str, Json] | None = None) -> Verdict:
+        """The verifier did not answer in time."""
+        return cls(Status.TIMEOUT, None, reason, details or {})
+
+    @classmethod
+    def error(cls, reason: str = "", details: Mapping[str, Json] | None = None) -> Verdict:
+        """The verifier failed."""
+        return cls(Status.ERROR, None, reason, details or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One problem of a task.
+
+    Attributes:
+        id: unique within the task and split, and stable: seeds of completions derive from it.
+        messages: the conversation so far; the sampler applies the model's chat template.
+        reference: what the verifier compares with (an answer, tests, ...); plain JSON.
+        meta: anything worth keeping, such as a difficulty level; plain JSON.
+    """
+
+    id: str
+    messages: Sequence[Message]
+    reference: Json
+    meta: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The last message, which people read and verifiers see."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a verifier sees: one completion and what it is compared with."""
+
+    prompt: str
+    completion: str
+    reference: Json
+    meta: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled continuation of a prompt.
+
+    Attributes:
+        token_ids: [T], the end-of-sequence token included when it was sampled; may be empty.
+        text: what the verifier reads: token_ids decoded, special tokens and stop string removed.
+        sampler_logprobs: [T], nats, under the very distribution the tokens were drawn from
+            (temperature, top-k and top-p applied).
+        finish_reason: "eos" a token of the model's EOS set; "stop" a stop string; "length" cut off.
+        index: position within the group; (run seed, prompt id, epoch, index) seeds the draw.
+    """
+
+    token_ids: Sequence[int]
+    text: str
+    sampler_logprobs: Sequence[float]
+    finish_reason: FinishReason
+    index: int = 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """True when the token limit cut the completion off."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A completion with everything that was decided about it.
+
+    Attributes:
+        verdicts: by verifier name, in the order of the config; the first is the judge, whose
+            binary verdict pass rates rest on.
+        components: reward contributions by name, weights applied; they add up to `reward`.
+        reward: the shaped reward, or None when the completion is invalid.
+        advantage: what the policy gradient is weighted with; exactly 0 when invalid.
+    """
+
+    completion: Completion
+    verdicts: Mapping[str, Verdict]
+    components: Mapping[str, float] = field(default_factory=dict)
+    reward: float | None = None
+    advantage: float = 0.0
+
+    @property
+    def is_valid(self) -> bool:
+        """False when a verifier failed on it: left out of the group's mean and deviation."""
+        return self.reward is not None
+
+    @property
+    def judgement(self) -> Verdict:
+        """The first verifier's verdict."""
+        return next(iter(self.verdicts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """A prompt and its G rollouts: the record that is stored, shown, re-scored, and resumed."""
+
+    prompt: Prompt
+    prompt_token_ids: Sequence[int]
+    rollouts: Sequence[Rollout]
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCompletion:
+    """What a reward shaper sees: a judged completion of a group."""
+
+    prompt: Prompt
+    completion: Completion
+    verdict: Verdict
+    max_new_tokens: int
+
+
+class Verifier(Protocol):
+    """Judges completions. Runs in a worker process that is killed at its deadline.
+
+    Optional attributes, read with these defaults:
+        version: str = "0"; recorded in the manifest and on every verdict.
+        Config: a pydantic model; its instance is passed to the constructor.
+        batch_size: int = 1; how many samples one call may get.
+        candidate_bears_limits: bool = False; True means that running out of time or memory is the
+            completion's fault (verdict `wrong`), provided `check_reference` passes in time.
+        check_reference(reference) -> None: raises VerifierError for a reference it cannot read.
+        preload() -> None: heavy imports, done once before workers are forked.
+    """
+
+    def verify(self, samples: Sequence[Sample]) -> Sequence[Verdict]:
+        """One verdict a sample, in order."""
+        ...
+
+
+class RewardShaper(Protocol):
+    """Adds a reward component beside the verdicts. Never changes the binary verdict.
+
+    Attributes:
+        range: (low, high), the values it may return before its weight; checked at run time.
+        version, Config: as for verifiers.
+    """
+
+    range: tuple[float, float]
+
+    def shape(self, group: Sequence[ScoredCompletion]) -> Sequence[float]:
+        """One value a completion of the group, in order."""
+        ...
+
+
+class Task(Protocol):
+    """Prompts with references, in splits.
+
+    Attributes:
+        default_verifier: name of the verifier that fits its references.
+        splits: names of its splits; training uses "train", held-out evaluation the task's
+            `evaluation_split`.
+        version, Config: as for verifiers.
+    """
+
+    default_verifier: str
+    splits: Sequence[str]
+    evaluation_split: str
+
+    def load(self, split: str) -> Sequence[Prompt]:
+        """The prompts of a split, always the same ones in the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How completions are drawn.
+
+    Attributes:
+        temperature: > 0 samples from softmax(logits / temperature); 0 takes the likeliest token.
+        top_p, top_k: nucleus and top-k truncation; 1.0 and 0 mean off.
+        stop: strings that end a completion; removed from its text.
+        seed: with the prompt id and the completion's index it decides every draw, whatever else
+            is in the batch.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+
+OnCompletion = Callable[[int, Completion], None]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws groups of completions from the current policy."""
+
+    def encode(self, prompt: Prompt) -> Sequence[int]:
+        """Token ids of a prompt, chat template applied."""
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        params: SamplingParams,
+        on_completion: OnCompletion | None = None,
+    ) -> Sequence[Sequence[Completion]]:
+        """`num_samples` completions for each prompt, [P][G], in order of index.
+
+        `on_completion(prompt_position, completion)` is called as soon as each one is finished, so
+        that verification starts while others are still being sampled.
+        """
+        ...
+
+    def update_weights(self) -> None:
+        """Called after every optimiser step: sample from the new weights from here on."""
+        ...
+
+    def close(self) -> None:
+        """Free what the sampler holds."""
+        ...

@@ -1,0 +1,1 @@
+"""A complete plugin of grpo-core; `hooks.py` attaches its parts."""

@@ -1,0 +1,1 @@
+"""Verifiers, attached through the hooks in `hooks.py`."""

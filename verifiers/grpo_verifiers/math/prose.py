@@ -1,0 +1,151 @@
+"""Answers inside sentences: the number or formula that a phrase states."""
+
+from __future__ import annotations
+
+import re
+
+MAX_BARE_CHARS = 300  # of a completion that is nothing but its answer
+MAX_EXPRESSION_CHARS = 1_000  # of an answer in prose
+MAX_SENTENCE_CHARS = 500
+# The last number is nearly always near the end, so short ends are searched first; a match at the
+# very start of one might have been cut off and is not trusted.
+_TAILS = (60, 400)
+_CUT_CHARS = 20
+_FORMULA_TAIL = 2_000  # where the last formula is looked for
+
+_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_NUMBER = re.compile(
+    rf"""
+    (?<![\w.,^\\])                              # not within a word, a number, or an exponent
+    (?:(?<![\w)\]}}%])[-−–+])?[$€£]?\\?\$?[-−]?  # a sign, but not the minus of 10-3
+    (?:
+        [0-9]+\s+[0-9]+/[0-9]+                  # 1 3/4
+      | (?:[0-9]+\s*)?\\[dt]?frac\s*\{{[0-9.,]+\}}\s*\{{[0-9.,]+\}}
+      | [0-9]+(?::[0-9]+)+                      # 3:4
+      | (?:{_DECIMAL})(?:[eE][+-]?[0-9]+(?![\w]))?(?:\s?/\s?(?:{_DECIMAL})(?![a-zA-Z(]))?
+    )
+    (?!(?:st|nd|rd|th)\b)(?![0-9_^])
+    (?:\s?\\?%|\s(?:thousand|million|billion|trillion)\b)?
+    """,
+    re.VERBOSE,
+)
+_SENTENCE_END = re.compile(r"(?<!\bapprox)[.!?。](?=[\s*\"'$)]|\Z)|\n")
+_CLAUSE_END = re.compile(
+    r",?\s+(?:because|since|as|so|which|where|when|after|if|given|meaning)\b|,\s+(?=[a-z]{3,})(?!and\b)"
+    r"|\s+\((?=[a-zA-Z]{2})"
+)
+_HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
+_OR_BEFORE = re.compile(r",?\s*(?:\\text\{\s*)?\bor(?:\s*\})?\s*\Z")
+_DISPLAY = re.compile(r"\$\$(.{1,500}?)\$\$|\\\[(.{1,500}?)\\\]", re.DOTALL)
+_INLINE = re.compile(r"\$([^$\n]{1,500})\$(?![0-9])|\\\((.{1,500}?)\\\)", re.DOTALL)
+_CONTINUES = re.compile(r"\s*(?:,|;|,?\s*(?:or|and))\s*(?:\$|\\\(|[0-9])")
+_DELIMITERS = re.compile(r"\\[()\[\]]|\$|\*\*|`")
+_QUANTITY_TAIL = re.compile(r"\s*%?(?:\s*[A-Za-z]+[.²³]?){0,3}")
+
+_NOT_PROSE = re.compile(
+    r"\\(?:text|mathrm|mbox|textbf|textit|operatorname)\s*\{[^{}]*\}|\\(?:begin|end)\{[a-z]*\}"
+    r"|\\[a-zA-Z]+|\b(?:or|and|sqrt|sin|cos|tan|cot|sec|csc|log|exp|arcsin|arccos|arctan|inf|infinity)\b"
+)
+_PROSE_WORD = re.compile(r"[a-zA-Z]{3,}|\b(?:is|to|of|in|it|so|we|he|by|at|on|an|as|if)\b")
+_FEW_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,3}")
+
+
+def bare_expression(text: str) -> str | None:
+    """The text itself, if it is one line of mathematics, a quantity, or a few words.
+
+    An equation whose right side is a number stands for that number: `71 + 26 = 97`.
+    """
+    text = text.strip().rstrip(".!。").rstrip()
+    if not text or len(text) > MAX_BARE_CHARS or "\n" in text:
+        return None
+    if is_expression(text):
+        right = text.rpartition("=")[2].strip()
+        return right if "=" in text and _NUMBER.fullmatch(right) else text
+    return text if _FEW_WORDS.fullmatch(text) and len(text) <= 40 else None
+
+
+def is_expression(text: str) -> bool:
+    """Whether a text is mathematics or a quantity rather than prose."""
+    if len(text) > MAX_EXPRESSION_CHARS:
+        return False
+    number = _NUMBER.match(text)
+    if number and _QUANTITY_TAIL.fullmatch(text, number.end()):
+        return True
+    if _PROSE_WORD.search(_NOT_PROSE.sub(" ", text)):
+        return False
+    return " " not in text or re.search(r"[0-9\\=+^<>]", text) is not None
+
+
+def statement(text: str) -> str:
+    """The answer in what follows "the answer is"; empty if nothing does."""
+    text = text.lstrip(" \t\r\n*:：#")
+    if display := _DISPLAY.match(text):
+        return (display.group(1) or display.group(2)).strip()
+    inline = _INLINE.match(text)
+    if inline and not _CONTINUES.match(text, inline.end()):
+        content = (inline.group(1) or inline.group(2)).strip()
+        if is_expression(content):
+            return content
+    text = text[:MAX_SENTENCE_CHARS]
+    end = _SENTENCE_END.search(text)
+    sentence = _DELIMITERS.sub("", text[: end.start()] if end else text).strip(" *:,;")
+    if is_expression(sentence):
+        return sentence
+    clause = _CLAUSE_END.split(sentence, maxsplit=1)[0].strip(" *:,;")
+    if is_expression(clause):
+        return clause
+    numbers = [match.group() for match in _NUMBER.finditer(clause)]
+    if not numbers:
+        return clause
+    if len(numbers) > 1 and _HEDGE.search(clause):
+        return " or ".join(numbers)
+    return numbers[0] if _NUMBER.match(clause) else numbers[-1]
+
+
+def last_in_prose(text: str) -> str | None:
+    """The last formula or number of a text, whichever ends later; None if it has neither."""
+    formula = _last_formula(text)
+    number = _last_number(text)
+    if number is None:
+        return formula[0] if formula else None
+    if formula and formula[1] >= number.end():
+        return formula[0]
+    before = text[max(0, number.start() - _TAILS[-1]) : number.start()]
+    if hedge := _OR_BEFORE.search(before):
+        others = list(_NUMBER.finditer(before, 0, hedge.start()))
+        if others and not before[others[-1].end() : hedge.start()].strip():
+            return f"{others[-1].group()} or {number.group()}"
+    return number.group()
+
+
+def _last_number(text: str) -> re.Match[str] | None:
+    last = None
+    for start in (*(max(0, len(text) - tail) for tail in _TAILS), 0):
+        for match in _NUMBER.finditer(text, start):
+            last = match
+        if last is not None and (start == 0 or last.start() >= start + _CUT_CHARS):
+            break
+    return last
+
+
+def _last_formula(text: str) -> tuple[str, int] | None:
+    """The last mathematics between delimiters, and where it ends; money is no mathematics."""
+    if "$" not in text and "\\" not in text:
+        return None
+    offset = max(0, len(text) - _FORMULA_TAIL)
+    text = text[offset:]
+    last = None
+    position = 0
+    while match := (_DISPLAY.search(text, position) or _INLINE.search(text, position)):
+        content = next(group for group in match.groups() if group is not None).strip()
+        if _is_formula(content):
+            last, position = (content, offset + match.end()), match.end()
+        else:
+            position = match.start() + 1
+    return last
+
+
+def _is_formula(content: str) -> bool:
+    if not content or content[-1] in "=+-*/" or (len(content) == 1 and content.isalpha()):
+        return False
+    return is_expression(content)
