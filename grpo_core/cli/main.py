@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -135,6 +136,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # odd text must not end a run
+    # Read when torch is imported. Threads that spin while they wait are a little faster on a quiet
+    # machine, and several times slower as soon as any other program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     cli.main()
 
 
