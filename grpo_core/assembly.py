@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_core.config import RunConfig, VerifierConfig
-from grpo_core.errors import ConfigError, DataError, unknown_name
+from grpo_core.errors import ConfigError, DataError, GrpoError, PluginError, unknown_name
 from grpo_core.models.load import compute_dtype, find_model, load_model, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rewards import WeightedShaper
@@ -40,9 +40,19 @@ def create_task(config: RunConfig, plugins: Plugins) -> Task:
     """The task of section [task], its options checked.
 
     Raises:
-        PluginError: if there is none of that name. ConfigError: if an option is wrong.
+        PluginError: if there is none of that name, or it is no task.
+        ConfigError: if an option is wrong.
     """
-    task: Task = plugins.tasks[config.task.name].create(config.task.options)
+    registration = plugins.tasks[config.task.name]
+    task: Task = registration.create(config.task.options)
+    parts = ("load", "splits", "evaluation_split", "default_verifier")
+    missing = [part for part in parts if not hasattr(task, part)]
+    if missing:
+        raise PluginError(
+            f"task '{registration.name}' of plugin '{registration.plugin.name}' "
+            f"({registration.plugin.origin}) has no {', '.join(missing)}. "
+            "See grpo_core.types.Task for what a task needs."
+        )
     return task
 
 
@@ -51,12 +61,28 @@ def load_prompts(task: Task, split: str) -> Sequence[Prompt]:
 
     Raises:
         ConfigError: if the task has no such split. DataError: if it is empty.
+        PluginError: if the task fails, or returns something else.
     """
     if split not in task.splits:
-        raise ConfigError(unknown_name("split", split, task.splits, "Set evaluation.split."))
-    prompts = task.load(split)
-    if not len(prompts):
+        cure = "Training needs it." if split == "train" else "Set evaluation.split."
+        raise ConfigError(unknown_name("split", split, task.splits, cure))
+    try:
+        prompts = task.load(split)
+    except GrpoError:
+        raise
+    except Exception as error:  # a stranger's task may raise anything; we attribute it
+        raise PluginError(
+            f"task {type(task).__name__} cannot load split '{split}': {type(error).__name__}: "
+            f"{error}. Repair its plugin or its options."
+        ) from error
+    is_list = isinstance(prompts, Sequence)
+    if is_list and not len(prompts):
         raise DataError(f"split '{split}' of the task is empty: there is nothing to work on.")
+    if not is_list or not isinstance(prompts[0], Prompt):
+        raise PluginError(
+            f"task {type(task).__name__} must return a list of Prompts for split '{split}', got "
+            f"{prompts!r:.80}. Repair its plugin."
+        )
     return prompts
 
 

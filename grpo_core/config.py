@@ -40,7 +40,7 @@ class TaskConfig(Settings):
 
 
 class SamplingConfig(Settings):
-    """How completions are drawn during training."""
+    """How completions are drawn; evaluation has a temperature of its own."""
 
     engine: str = Field("hf", description="name of a registered sampler")
     max_new_tokens: PositiveInt = 256

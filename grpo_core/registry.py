@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from grpo_core.errors import PluginError, unknown_name
+from grpo_core.errors import GrpoError, PluginError, unknown_name
 from grpo_core.validation import build
 
 
@@ -79,12 +79,20 @@ class Registration:
 
         Raises:
             ConfigError: if an option is unknown or wrong.
+            PluginError: if it cannot be created, naming plugin and cause.
         """
         target = self.load()
-        if self.config_type is not None:
-            return target(build(self.config_type, options, f"{self.kind} '{self.name}'"))
-        build(_NoOptions, options, f"{self.kind} '{self.name}'")
-        return target()
+        title = f"{self.kind} '{self.name}'"
+        checked = build(self.config_type or _NoOptions, options, title)
+        try:
+            return target() if self.config_type is None else target(checked)
+        except GrpoError:
+            raise
+        except Exception as error:  # as in load
+            raise PluginError(
+                f"{title} of plugin '{self.plugin.name}' ({self.plugin.origin}) cannot be created: "
+                f"{type(error).__name__}: {error}. Repair the plugin or its options."
+            ) from error
 
 
 class _NoOptions(BaseModel, extra="forbid"):

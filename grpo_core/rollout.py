@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import torch
 
 from grpo_core.config import VerificationConfig, VerifierConfig
+from grpo_core.errors import PluginError, SamplingError
 from grpo_core.rewards import WeightedShaper, score_group
 from grpo_core.types import (
     Completion,
@@ -77,7 +78,7 @@ def collect(
 
     Raises:
         ErrorBudgetExceeded: if verifiers failed on too large a share of recent completions.
-        PluginError: if a shaper breaks its contract.
+        PluginError: if a shaper breaks its contract. SamplingError: if the sampler does.
     """
     started = time.perf_counter()
     pending: list[dict[int, list[Future[Verdict]]]] = [{} for _ in prompts]
@@ -93,6 +94,7 @@ def collect(
             on_progress(sum(map(len, pending)), total)
 
     completions = sampler.sample(prompts, num_samples, params, submit)
+    _check_complete(completions, pending, num_samples)
     sampled = time.perf_counter()
     groups = []
     for at, prompt in enumerate(prompts):
@@ -106,6 +108,22 @@ def collect(
         rollouts = _rollouts(prompt, completions[at], verdicts, judge, params.max_new_tokens)
         groups.append(RolloutGroup(prompt, tuple(sampler.encode(prompt)), rollouts, step))
     return Collection(groups, sampled - started, time.perf_counter() - sampled)
+
+
+def _check_complete(
+    completions: Sequence[Sequence[Completion]],
+    handed: Sequence[Mapping[int, object]],
+    num_samples: int,
+) -> None:
+    """Every completion that was asked for came back, in order, and was handed over on the way."""
+    wanted = list(range(num_samples))
+    for at, seen in enumerate(handed):
+        group = completions[at] if at < len(completions) else ()
+        if [completion.index for completion in group] != wanted or sorted(seen) != wanted:
+            raise SamplingError(
+                f"the sampler returned {len(group)} completions of prompt {at} and handed over "
+                f"{len(seen)}; it must do both for each of {num_samples}, numbered from 0."
+            )
 
 
 def _rollouts(
@@ -139,12 +157,16 @@ def with_advantages(
     Args:
         groups: all of one size.
         estimator: from rewards [P, G] and validity [P, G] to advantages [P, G].
+
+    Raises:
+        PluginError: if it returns another shape, a number that is not finite, or an advantage for a
+            rollout that is not valid.
     """
     rewards = torch.tensor(
         [[rollout.reward or 0.0 for rollout in group.rollouts] for group in groups]
     )
     valid = torch.tensor([[rollout.is_valid for rollout in group.rollouts] for group in groups])
-    advantages = estimator(rewards, valid).tolist()
+    advantages = _checked(estimator(rewards, valid), valid).tolist()
     return [
         replace(
             group,
@@ -155,3 +177,18 @@ def with_advantages(
         )
         for group, row in zip(groups, advantages, strict=True)
     ]
+
+
+def _checked(advantages: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    if advantages.shape != valid.shape:
+        problem = f"a tensor {list(advantages.shape)} for {list(valid.shape)} rewards"
+    elif not advantages.isfinite().all():
+        problem = f"{advantages[~advantages.isfinite()][0].item()}"
+    elif (advantages[~valid] != 0).any():
+        problem = "an advantage for a completion whose verifier failed"
+    else:
+        return advantages
+    raise PluginError(
+        f"the advantage estimator returned {problem}. It must return one finite number for each "
+        "reward, 0 where not valid. Repair it, or set grpo.advantage to another one."
+    )

@@ -163,7 +163,7 @@ class Completion:
         sampler_logprobs: [T], nats, under the very distribution the tokens were drawn from
             (temperature, top-k and top-p applied).
         finish_reason: "eos" a token of the model's EOS set; "stop" a stop string; "length" cut off.
-        index: position within the group; (run seed, prompt id, epoch, index) seeds the draw.
+        index: position within the group; (run seed, step, prompt id, index) seeds the draw.
     """
 
     token_ids: Sequence[int]
@@ -288,7 +288,7 @@ class SamplingParams:
         top_p, top_k: nucleus and top-k truncation; 1.0 and 0 mean off.
         stop: strings that end a completion; removed from its text.
         seed: with the prompt id and the completion's index it decides every draw, whatever else
-            is in the batch.
+            is in the batch. For a prompt that comes twice the index goes on counting.
     """
 
     max_new_tokens: int

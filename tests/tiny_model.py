@@ -8,8 +8,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
     GPT2Config,
+    GPTNeoConfig,
+    GptOssConfig,
+    Lfm2Config,
     LlamaConfig,
+    MambaConfig,
+    OPTConfig,
+    PhimoeConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -61,6 +69,46 @@ def tiny_model(
             embd_pdrop=0.0,
             attn_pdrop=0.0,
         ),
+        "opt": lambda: OPTConfig(
+            **common,
+            hidden_size=32,
+            word_embed_proj_dim=32,
+            ffn_dim=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            dropout=0.1,
+        ),
+        "bloom": lambda: BloomConfig(**common, hidden_size=32, n_layer=2, n_head=4),
+        "gpt_neo": lambda: GPTNeoConfig(
+            **common,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            max_position_embeddings=512,
+            attention_types=[[["global", "local"], 1]],
+            window_size=40,
+        ),
+        "gemma2": lambda: Gemma2Config(
+            **size, **heads, **common, head_dim=8, attn_logit_softcapping=1.0
+        ),
+        "gpt_oss": lambda: GptOssConfig(
+            **size,
+            **heads,
+            **common,
+            head_dim=8,
+            sliding_window=8,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        "phimoe": lambda: PhimoeConfig(
+            **size, **heads, **common, num_local_experts=4, sliding_window=None
+        ),
+        "lfm2": lambda: Lfm2Config(
+            **size, **heads, **common, layer_types=["conv", "full_attention"]
+        ),
+        "mamba": lambda: MambaConfig(**common, hidden_size=32, num_hidden_layers=2),
     }[family]()
     for name, value in changes.items():
         setattr(config, name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ from grpo_core.cli.common import (
 from grpo_core.cli.exit_codes import INTERRUPTED, WRONG_INPUT
 from grpo_core.cli.view import TerminalView
 from grpo_core.config import RunConfig
+from grpo_core.errors import GrpoError
 from grpo_core.plugin_manager import Plugins, PluginSources, load_plugins
 from grpo_core.records.manifest import plugin_changes
 from grpo_core.records.run_directory import DEFAULT_BASE, RunDirectory
+from grpo_core.training.resume import check_same_run, is_finished
 
 if TYPE_CHECKING:
     from grpo_core.training.preflight import Check
@@ -64,6 +67,14 @@ def train(
     elif output is not None and not dry_run:
         RunDirectory.check_new(output)
     settings = read_config(config or MAIN_JOB, overrides)
+    if directory is not None:
+        check_same_run(directory.read_config(), settings)
+        if is_finished(directory.read_summary(), settings):
+            click.echo(
+                f"{directory.path} is finished: all {settings.trainer.steps} steps are done, and "
+                "there is nothing left to do. For more, raise trainer.steps with --set."
+            )
+            return
     sources = plugin_sources(plugin_files)
     view = TerminalView()
     plugins = load_plugins(sources, extra=[view])
@@ -122,12 +133,23 @@ def _carry_out(
 ) -> None:
     from grpo_core.training.run import train as train_run
 
-    summary = train_run(settings, plugins, sources, directory, resume=resume)
-    if directory.report.exists():
-        click.echo(f"report: {directory.report}")
+    try:
+        summary = train_run(settings, plugins, sources, directory, resume=resume)
+    except GrpoError:
+        if directory.read_summary().get("checkpoint"):
+            _say_how_to_go_on("failed; once the cause is mended", directory, sources)
+        raise
+    with suppress(BrokenPipeError):
+        if directory.report.exists():
+            click.echo(f"report: {directory.report}")
     if summary.get("status") == "interrupted":
-        click.echo(f"interrupted; go on with: {_resume_command(directory, sources)}", err=True)
+        _say_how_to_go_on("interrupted", directory, sources)
         raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _say_how_to_go_on(what: str, directory: RunDirectory, sources: PluginSources) -> None:
+    with suppress(BrokenPipeError):
+        click.echo(f"{what}; go on with: {_resume_command(directory, sources)}", err=True)
 
 
 def _resume_command(directory: RunDirectory, sources: PluginSources) -> str:

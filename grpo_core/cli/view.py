@@ -6,6 +6,7 @@ A live panel when standard output is a terminal, else one plain line for each st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,18 @@ from grpo_core.cli.progress import Progress
 from grpo_core.hookspecs import hookimpl
 from grpo_core.records.text import printable
 from grpo_core.types import RolloutGroup
+
+
+class _LastingConsole(Console):
+    """A console that falls silent when nobody reads it any more; the run goes on.
+
+    With `grpo train | tee log` a Ctrl-C ends tee, too, and the checkpoint is still to be written.
+    """
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):  # rich points standard output at /dev/null, then exits
+            super().on_broken_pipe()
+
 
 _REFRESH = 4  # pictures a second; more would cost the run time on small machines
 
@@ -29,7 +42,7 @@ class TerminalView:
     """
 
     def __init__(self, console: Console | None = None, live: bool | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _LastingConsole(highlight=False)
         self.progress = Progress()
         self._is_live = self.console.is_terminal if live is None else live
         self._live: Live | None = None

@@ -15,6 +15,7 @@ from grpo_core.assembly import (
 )
 from grpo_core.config import RunConfig
 from grpo_core.evaluation.pass_rates import pass_rates
+from grpo_core.models.load import cast_model
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, OnProgress, collect
 from grpo_core.sampling.base import derive_seed
@@ -77,7 +78,7 @@ def evaluate_model(
     prompts = evaluation_prompts(config, task)
     with open_judge(config, plugins, sources, task) as judge:
         loaded = load_policy(config)
-        loaded.model.to(loaded.dtype)  # type: ignore[arg-type]
+        cast_model(loaded.model, loaded.dtype)
         sampler = create_sampler(config, plugins, loaded)
 
         def progress(done: int, total: int) -> None:

@@ -42,9 +42,8 @@ def grpo_loss(
         advantages: [B] one for each completion.
         weights: [B, T] from `grpo_core.masking.token_weights`.
         completion_mask: [B, T] 1 on trained tokens.
-        epsilon_low: the ratio stops mattering below 1 - epsilon_low where the advantage is
-            negative; >= 0, inf never clips.
-        epsilon_high: likewise above 1 + epsilon_high where the advantage is positive.
+        epsilon_low: below 1 - epsilon_low the ratio stops mattering where the advantage is < 0.
+        epsilon_high: likewise above 1 + epsilon_high where it is > 0. Both >= 0; inf never clips.
         beta: weight of the KL, >= 0. At 0 `ref_logprobs` is never read.
         ref_logprobs: [B, T] those of the frozen reference; needed when beta > 0.
 

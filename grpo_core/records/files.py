@@ -7,13 +7,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from grpo_core.errors import CheckpointError
 from grpo_core.types import Json
 
+_TEMPORARY = ".tmp"
 _CURES = {
     errno.ENOSPC: "Free some space, or choose another --output.",
     errno.EDQUOT: "Free some space, or choose another --output.",
@@ -40,7 +41,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         CheckpointError: if the disk is full, the folder is not writable, and the like.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -51,7 +52,15 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above is the one that matters
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed have left in `folder` and the folders in it."""
+    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

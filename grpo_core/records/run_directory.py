@@ -24,6 +24,7 @@ from grpo_core.errors import CheckpointError
 from grpo_core.records.files import (
     dump_json,
     read_json,
+    remove_leftovers,
     write_error,
     write_json,
     write_text,
@@ -48,7 +49,7 @@ class RunDirectory:
     def create(
         cls, name: str | Path | None = None, base: str | Path = DEFAULT_BASE
     ) -> RunDirectory:
-        """Make the folder `base/name`; an existing one must be empty.
+        """Make the folder `base/name`; an existing one must hold no files.
 
         Args:
             name: None: the date and time, made unique.
@@ -96,12 +97,13 @@ class RunDirectory:
         """`path`, if a new run may be put there; makes nothing.
 
         Raises:
-            CheckpointError: if it is a file or a folder that is not empty.
+            CheckpointError: if it is a file or a folder with files. The empty folders of a run that
+                ended before it began do not count.
         """
         try:
             if path.exists() and not path.is_dir():
                 raise CheckpointError(f"{path} is a file, not a folder. Choose another --output.")
-            if path.is_dir() and any(path.iterdir()):
+            if any(not inner.is_dir() for inner in path.rglob("*")):
                 raise CheckpointError(
                     f"{path} is not empty. Choose another --output, or pass --resume to go on "
                     "with the run in it."
@@ -169,8 +171,10 @@ class RunDirectory:
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`, from which the run is resumed.
 
-        Metrics are cut back; rollouts, evaluations, and the summary of later steps are removed.
+        Metrics are cut back; rollouts, evaluations, and the summary of later steps are removed, and
+        so are files that a kill has left half written.
         """
+        remove_leftovers(self.path)
         kept = [line for line in self.read_metrics() if line.get("step", math.inf) <= step]
         write_text(self.path / "metrics.jsonl", "".join(dump_json(line) + "\n" for line in kept))
         for file in [*self._step_files("rollouts", "*"), *self._step_files("evaluations", "*")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,19 +43,49 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     Models without a chat template get the messages' contents joined by blank lines.
 
     Raises:
-        DataError: if nothing is left to condition on.
+        DataError: if the chat template refuses the messages, or nothing is left to condition on.
     """
     messages = [dict(message) for message in prompt.messages]
     if tokenizer.chat_template:
-        encoded: Any = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        encoded = _apply_template(tokenizer, messages, prompt.id)
     else:
         encoded = tokenizer("\n\n".join(message["content"] for message in messages))
     ids = list(encoded["input_ids"])
+    if not tokenizer.chat_template and ids[-1:] == [tokenizer.eos_token_id]:
+        ids.pop()  # some tokenizers close every text, after which a model starts another one
     if not ids:
         raise DataError(f"prompt '{prompt.id}' has no tokens; a prompt must not be empty.")
     return ids
+
+
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], prompt_id: str
+) -> Any:
+    try:
+        return tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    except Exception as error:  # a template is a program, and may raise anything
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise DataError(
+            f"the model's chat template cannot render prompt '{prompt_id}' (roles: {roles}): "
+            f"{type(error).__name__}: {error}. Some templates take no system message; set "
+            "model.chat_template to one that fits."
+        ) from error
+
+
+def first_draws(prompts: Sequence[Prompt], num_samples: int) -> list[int]:
+    """The number of the first completion of each prompt, as `uniforms` counts them.
+
+    0, unless the prompt came before in the list, as it does in a step that spans two epochs: then
+    the count goes on, or both would be given the same completions.
+    """
+    counts: Counter[str] = Counter()
+    first = []
+    for prompt in prompts:
+        first.append(counts[prompt.id])
+        counts[prompt.id] += num_samples
+    return first
 
 
 def uniforms(seed: int, prompt_id: str, index: int, count: int) -> np.ndarray:

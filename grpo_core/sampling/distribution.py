@@ -25,12 +25,13 @@ def draw(
 
     Returns:
         token ids [B], and their log-probabilities [B], float32 nats, under exactly that
-        distribution: renormalised after truncation, and 0 (certainty) for temperature 0.
+        distribution: renormalised after truncation, and 0 (certainty) for temperature 0. NaN where
+        the logits hold NaN or +infinity, which no token stands for.
     """
+    highest = logits.amax(dim=-1, keepdim=True)
     if temperature == 0:
-        tokens = logits.argmax(dim=-1)
-        return tokens, torch.zeros_like(tokens, dtype=torch.float32)
-    shifted = logits.float() - logits.amax(dim=-1, keepdim=True)
+        return logits.argmax(dim=-1), (highest - highest).squeeze(-1).float()
+    shifted = logits.float() - highest
     if temperature != 1:
         shifted /= temperature
     weights = shifted.exp_()

@@ -9,6 +9,7 @@ Left out: continuous batching; waiting prompts start when the whole batch is don
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
+from grpo_core.errors import ConfigError, SamplingError
 from grpo_core.models.load import eos_token_ids
-from grpo_core.sampling.base import SamplerContext, cut_at_stop, encode_prompt, uniforms
+from grpo_core.sampling.base import (
+    SamplerContext,
+    cut_at_stop,
+    encode_prompt,
+    first_draws,
+    uniforms,
+)
 from grpo_core.sampling.distribution import draw
 from grpo_core.types import Completion, FinishReason, OnCompletion, Prompt, SamplingParams
 
@@ -46,6 +55,7 @@ class HfSampler:
     """Samples from a transformers causal language model; see `grpo_core.types.Sampler`."""
 
     def __init__(self, context: SamplerContext) -> None:
+        _check_cache(context.model)
         self._model = context.model
         self._tokenizer = context.tokenizer
         self._batch_size = context.config.batch_size
@@ -72,15 +82,16 @@ class HfSampler:
     ) -> list[list[Completion]]:
         """Draw `num_samples` completions for each prompt; see `grpo_core.types.Sampler`."""
         encoded = [self.encode(prompt) for prompt in prompts]
+        length = params.max_new_tokens
+        first = first_draws(prompts, num_samples)
         rows = [
-            _Row(at, index, uniforms(params.seed, prompt.id, index, params.max_new_tokens))
+            _Row(at, index, uniforms(params.seed, prompt.id, first[at] + index, length))
             for at, prompt in enumerate(prompts)
             for index in range(num_samples)
         ]
         groups: list[list[Completion]] = [[] for _ in prompts]
-        was_training, attention = self._model.training, self._model.config._attn_implementation
+        was_training = self._model.training
         self._model.eval()
-        self._model.set_attn_implementation("sdpa")
         try:
             # Prompts of like length side by side waste the least padding.
             rows.sort(key=lambda row: (len(encoded[row.prompt]), row.prompt, row.index))
@@ -92,7 +103,6 @@ class HfSampler:
                     if on_completion is not None:
                         on_completion(row.prompt, completion)
         finally:
-            self._model.set_attn_implementation(attention)
             self._model.train(was_training)
         return [sorted(group, key=lambda completion: completion.index) for group in groups]
 
@@ -112,6 +122,7 @@ class HfSampler:
             )
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 if row.finish_reason is None:
+                    _check_finite(logprob, step)
                     row.token_ids.append(token)
                     row.logprobs.append(logprob)
                     row.finish_reason = self._finished(row, params)
@@ -133,8 +144,6 @@ class HfSampler:
         self, rows: Sequence[_Row], encoded: Sequence[Sequence[int]]
     ) -> tuple[Any, Tensor, Tensor]:
         """Compute each prompt of `rows` once, then share it out to its rows."""
-        from transformers import DynamicCache
-
         distinct = list(dict.fromkeys(row.prompt for row in rows))
         width = max(len(encoded[prompt]) for prompt in distinct)
         ids = torch.full((len(distinct), width), self._pad)
@@ -185,7 +194,8 @@ class HfSampler:
         ids = row.token_ids[:-1] if row.finish_reason == "eos" else row.token_ids
         text = self._decode_text(ids)
         if row.finish_reason == "stop":
-            text = cut_at_stop(text, params.stop) or ""
+            cut = cut_at_stop(text, params.stop)
+            text = text if cut is None else cut
         assert row.finish_reason is not None
         return Completion(
             token_ids=tuple(row.token_ids),
@@ -193,4 +203,25 @@ class HfSampler:
             sampler_logprobs=tuple(row.logprobs),
             finish_reason=row.finish_reason,
             index=row.index,
+        )
+
+
+def _check_cache(model: PreTrainedModel) -> None:
+    """Refuse models whose memory of the prompt cannot be shared out to its completions."""
+    layers = DynamicCache(config=model.config).layers
+    if model._is_stateful or not all(hasattr(x, "batch_select_indices") for x in layers):
+        raise ConfigError(
+            f"sampling.engine 'hf' cannot sample from a {type(model).__name__}: it has recurrent "
+            "layers, whose state cannot be shared out like a key-value cache. Choose a model with "
+            "attention in every layer, or another engine."
+        )
+
+
+def _check_finite(logprob: float, step: int) -> None:
+    """Broken weights must not pass for a model that answers wrongly."""
+    if not math.isfinite(logprob):
+        raise SamplingError(
+            f"the model's logits are not finite at token {step + 1} of a completion: its weights "
+            "hold NaN or infinity, or model.dtype is too narrow for it. Go back to an earlier "
+            "checkpoint, or try model.dtype = 'float32'."
         )

@@ -13,7 +13,7 @@ class ScriptedSampler:
 
     Args:
         script: the text of completion number `index` for a prompt.
-        tokenizer: turns text into token ids; the end-of-sequence token is appended.
+        tokenizer: turns text into token ids; its end-of-sequence token, if any, is appended.
 
     A text with more tokens than max_new_tokens is cut off, with finish reason "length".
     """
@@ -53,7 +53,8 @@ class ScriptedSampler:
         text = self._script(prompt, index)
         tokenizer = self._tokenizer
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
-        ids = [*ids, tokenizer.eos_token_id]  # type: ignore[attr-defined]
+        eos = tokenizer.eos_token_id  # type: ignore[attr-defined]
+        ids = list(ids) if eos is None else [*ids, eos]
         kept = ids[: params.max_new_tokens]
         if len(kept) < len(ids):
             text = tokenizer.decode(kept)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_core.errors import CheckpointError
 from grpo_core.models.load import quiet_transformers
+from grpo_core.records.files import write_json
 from grpo_core.training.precision import MasterWeights
 
 _STATE = "trainer_state.json"
@@ -60,7 +62,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: TrainerState,
 ) -> Path:
-    """Write `folder/step-NNNNNN` and return it; one that exists is kept as it is.
+    """Write `folder/step-NNNNNN` and return it; of one that exists only the state is renewed.
 
     Raises:
         CheckpointError: if it cannot be written, for instance on a full disk. Older checkpoints
@@ -68,20 +70,22 @@ def save_checkpoint(
     """
     target = folder / f"step-{state.step:06d}"
     if target.exists():
+        write_json(target / _STATE, asdict(state))
         return target
     partial = folder / f"{_PARTIAL}{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         save_weights(partial, model, tokenizer, masters)
         save_file(_moments(masters, optimizer), partial / _OPTIMIZER)
-        (partial / _STATE).write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
+        write_json(partial / _STATE, asdict(state))
         _sync(partial)
         partial.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError, CheckpointError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error  # safetensors has errors of its own
         raise CheckpointError(
-            f"cannot write checkpoint {target}: {error.strerror}. Free space or rights there, "
-            "then resume; earlier checkpoints are intact."
+            f"cannot write checkpoint {target}: {reason}. Free space or rights there, then "
+            "resume; earlier checkpoints are intact."
         ) from error
     return target
 
@@ -93,11 +97,12 @@ def save_weights(
     masters: MasterWeights,
 ) -> None:
     """Write a folder that `from_pretrained` reads, with the float32 master weights."""
-    weights: dict[str, Tensor] = {k: v for k, v in model.state_dict().items()}
-    weights.update({name: parameter.detach() for name, parameter in masters.parameters.items()})
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    for alias, name in tied.items():
-        weights[alias] = weights[name]
+    weights: dict[str, Tensor] = dict(model.state_dict())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for alias, parameter in model.named_parameters(remove_duplicate=False):  # tied ones come twice
+        master = masters.parameters.get(names[id(parameter)])
+        if master is not None:
+            weights[alias] = master.detach()
     quiet_transformers()
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
@@ -109,7 +114,7 @@ def save_weights(
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The complete checkpoint of the latest step, or None."""
-    return max(folder.glob("step-*"), default=None)
+    return next(reversed(_checkpoints(folder)), None)
 
 
 def read_state(checkpoint: Path) -> TrainerState:
@@ -138,6 +143,8 @@ def load_optimizer(
     path = checkpoint / _OPTIMIZER
     try:
         saved = load_file(path)
+        if strange := {key.rpartition("/")[0] for key in saved} - masters.parameters.keys():
+            raise KeyError(min(strange))
         for name, parameter in masters.parameters.items():
             # A parameter that has not had a gradient yet has no moments.
             if f"{name}/step" in saved:
@@ -153,12 +160,19 @@ def load_optimizer(
 
 def prune_checkpoints(folder: Path, keep: int, best_step: int) -> None:
     """Delete all but the `keep` newest checkpoints and the best one; and leftovers of a crash."""
-    checkpoints = sorted(folder.glob("step-*"))
-    for checkpoint in checkpoints[:-keep]:
+    for checkpoint in _checkpoints(folder)[:-keep]:
         if checkpoint.name != f"step-{best_step:06d}":
-            shutil.rmtree(checkpoint)
+            # Renamed first: a kill while files are being deleted leaves no half a checkpoint.
+            with suppress(OSError):
+                checkpoint.rename(folder / f"{_PARTIAL}{checkpoint.name}")
     for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All complete checkpoints, in order of step."""
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def _moments(masters: MasterWeights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -171,6 +185,7 @@ def _moments(masters: MasterWeights, optimizer: torch.optim.Optimizer) -> dict[s
 
 def _sync(folder: Path) -> None:
     """Have the files on disk before the rename makes them visible."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):  # a tokenizer with several templates has a folder for them
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -43,8 +43,11 @@ def ctrl_c() -> Iterator[Interruption]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         interruption.request()
-        print("\nstopping as soon as nothing is half done; once more forces it", file=sys.stderr)
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _raise)
+        # Nothing may be raised here, in the middle of an optimiser step, perhaps: not when nobody
+        # reads stderr any more, nor when the signal came while something was written to it.
+        with suppress(OSError, RuntimeError, ValueError):
+            print(f"\n{_MESSAGE}", file=sys.stderr)
 
     try:
         before = {number: signal.signal(number, handle) for number in _SIGNALS}
@@ -58,5 +61,6 @@ def ctrl_c() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
+_MESSAGE = "stopping as soon as nothing is half done; once more forces it"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _raise = signal.default_int_handler

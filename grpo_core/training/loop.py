@@ -42,8 +42,8 @@ def grpo_steps(
 ) -> Iterator[Step]:
     """Train from `first_step` to the last, yielding after each step.
 
-    Every step is a function of the weights, the config, and its own number; the loop has no other
-    state, and can be left and taken up again between any two steps.
+    Every step is a function of the weights, the optimiser's moments, the config, and its own
+    number; the loop has no other state, and can be left and taken up again between any two steps.
 
     Raises:
         ErrorBudgetExceeded: if verifiers fail too often. TrainingError: if a loss or gradient is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def step_metrics(
     `clipped_share` (of trained tokens). `reward_*` are over valid completions, `pass_rate` over
     completions judged by the first verifier. `sampler_logprob_gap` is the mean absolute
     difference, in nats, between sampler and trainer on the same tokens; with top_p or top_k it
-    holds the truncated mass too.
+    holds the truncated mass too. A mean over nothing is NaN.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
@@ -43,7 +44,7 @@ def step_metrics(
         "step": step,
         "seconds": times.total,
         "reward_mean": _mean(rewards),
-        "reward_std": float(np.std(rewards)) if rewards else 0.0,
+        "reward_std": float(np.std(rewards)) if rewards else math.nan,
         "pass_rate": _mean(judged),
         "zero_signal_share": _mean(no_signal),
         "valid_share": _mean([rollout.is_valid for rollout in rollouts]),
@@ -76,4 +77,4 @@ def _component_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else 0.0
+    return float(np.mean(values)) if values else math.nan

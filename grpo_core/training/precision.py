@@ -7,10 +7,10 @@ setting for it. The optimiser works on float32 weights; the model computes with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
+
+from grpo_core.models.load import cast_model
 
 
 class MasterWeights:
@@ -32,7 +32,7 @@ class MasterWeights:
         self.parameters = {
             name: nn.Parameter(parameter.detach().clone()) for name, parameter in trainable.items()
         }
-        model.to(dtype)
+        cast_model(model, dtype)
         self._copies = {n: p for n, p in model.named_parameters() if p.requires_grad}
         for name, parameter in self._copies.items():
             master = self.parameters[name]
@@ -46,13 +46,6 @@ class MasterWeights:
         if not self._shared:
             for name, copy in self._copies.items():
                 copy.copy_(self.parameters[name])
-
-    @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Set the masters from `state` and publish them."""
-        for name, master in self.parameters.items():
-            master.copy_(state[name])
-        self.publish()
 
 
 def _move_gradient(copy: Tensor, master: nn.Parameter) -> None:

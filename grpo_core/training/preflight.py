@@ -7,6 +7,7 @@ model, through the very code of the real one.
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from grpo_core.assembly import (
 )
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, DataError, GrpoError, VerifierError
-from grpo_core.models.load import choose_device, find_model, load_tokenizer
+from grpo_core.models.load import check_weights, choose_device, find_model, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, collect, with_advantages
 from grpo_core.sampling.base import encode_prompt
@@ -36,6 +37,7 @@ from grpo_core.training.update import Learner, update
 from grpo_core.types import Prompt, Status
 
 _CHECKED_REFERENCES = 2000  # of each split; a sound data set is read in a second or two
+_MEASURED = 200  # prompts measured in tokens: the first ones and those with the most characters
 _SHOWN = 3  # bad references named in a message
 
 
@@ -76,10 +78,13 @@ def _checks(config: RunConfig, plugins: Plugins, sources: PluginSources) -> Iter
             count = check_references(judge, prompts[:_CHECKED_REFERENCES])
             yield Check(f"{name} references", True, f"{count} read by the verifiers")
         folder = find_model(config.model.path)
+        files = check_weights(folder)
+        yield Check("weights", True, f"{files} whole file{'s' if files > 1 else ''} in {folder}")
         tokenizer = load_tokenizer(folder, config.model)
         check_template(tokenizer, train[0])
         yield Check("chat template", True, _describe_template(tokenizer))
-        longest = check_lengths(config, tokenizer, folder, [*train[:200], *held_out])
+        longest_texts = heapq.nlargest(_MEASURED, [*train, *held_out], key=_characters)
+        longest = check_lengths(config, tokenizer, folder, [*train[:_MEASURED], *longest_texts])
         yield Check("lengths", True, f"longest prompt {longest} tokens; answers fit")
         yield Check("rehearsal", True, rehearse(config, plugins, judge, tokenizer, train))
 
@@ -170,6 +175,7 @@ def check_lengths(
                 )
     longest = max(len(encode_prompt(tokenizer, prompt)) for prompt in prompts)
     model_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model_config = model_config.get("text_config") or model_config
     context = model_config.get("max_position_embeddings") or model_config.get("n_positions")
     if context is not None and longest + limit > context:
         raise ConfigError(
@@ -177,6 +183,10 @@ def check_lengths(
             f"exceeds the model's context of {context}. Lower sampling.max_new_tokens."
         )
     return longest
+
+
+def _characters(prompt: Prompt) -> int:
+    return sum(len(message["content"]) for message in prompt.messages)
 
 
 def rehearse(
@@ -191,7 +201,7 @@ def rehearse(
     Every other completion is the reference itself, the rest say nothing of use.
 
     Raises:
-        VerifierError: if a verifier fails, or no completion of any kind gets a reward of its own.
+        VerifierError: if a verifier fails.
         GrpoError: whatever the real step would raise.
     """
     step = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from grpo_core.config import RunConfig, resolved
 from grpo_core.errors import CheckpointError
 from grpo_core.evaluation.pass_rates import pass_rates
 from grpo_core.evaluation.run import evaluate
-from grpo_core.models.load import find_model
+from grpo_core.models.load import cast_model, find_model
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.records.manifest import build_manifest
 from grpo_core.records.report import write_report
@@ -44,6 +44,8 @@ from grpo_core.training.loop import Step, grpo_steps
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
+from grpo_core.training.recompute import recompute_activations
+from grpo_core.training.resume import check_same_run, is_finished
 from grpo_core.training.update import Learner
 from grpo_core.types import Prompt, RolloutGroup, Sampler, Task
 
@@ -64,9 +66,9 @@ class _Run:
     interruption: Interruption
     state: TrainerState
 
-    def save(self) -> str:
+    def save(self) -> None:
         """Write a checkpoint of the current state and drop those no longer wanted."""
-        path = save_checkpoint(
+        save_checkpoint(
             self.directory.checkpoints,
             self.learner.model,
             self.loaded.tokenizer,
@@ -77,7 +79,6 @@ class _Run:
         prune_checkpoints(
             self.directory.checkpoints, self.config.trainer.keep_checkpoints, self.state.best_step
         )
-        return str(path)
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Tell observers; and a moment at which Ctrl-C is safe, for nothing is being changed."""
@@ -96,14 +97,20 @@ def train(
     """Run `config` in `directory`, from its newest checkpoint if `resume`.
 
     Ctrl-C saves a checkpoint and ends the run with status "interrupted". A failure does the same
-    with status "failed", and is raised again.
+    with status "failed", and is raised again. A run that has finished is left as it is.
 
     Returns:
         the summary, which is also in summary.json.
 
     Raises:
+        ConfigError: if `config` would make a resumed run another one.
         GrpoError: if the run cannot be set up, or fails.
     """
+    if resume:
+        check_same_run(directory.read_config(), config)
+        summary = directory.read_summary()
+        if is_finished(summary, config):
+            return summary
     task = create_task(config, plugins)
     train_prompts = load_prompts(task, "train")
     held_out = evaluation_prompts(config, task)
@@ -140,8 +147,8 @@ def _load_learner(
     start = load_policy(config)
     reference = None
     if config.grpo.beta > 0:
-        reference = copy.deepcopy(start.model).to(start.dtype).requires_grad_(False)  # type: ignore[arg-type]
-        reference.eval()
+        reference = copy.deepcopy(start.model).requires_grad_(False)
+        cast_model(reference, start.dtype)
     loaded = start
     if checkpoint is not None:
         path = config.model.model_copy(update={"path": str(checkpoint)})
@@ -149,7 +156,7 @@ def _load_learner(
     model = loaded.model
     layout = find_layout(model)
     if config.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        recompute_activations(model)
     masters = MasterWeights(model, loaded.dtype)
     optimizer = create_optimizer(masters.parameters, config.trainer)
     if checkpoint is not None:
@@ -165,18 +172,15 @@ def _carry_out(run: _Run, trackers: Sequence[Any]) -> dict[str, Any]:
         _work(run, trackers, started)
     except StopRequested:
         return _end(run, "interrupted", None, started)
-    except Exception as error:
-        # Whatever it was, what was learned so far is kept; a failure to keep it must not hide it.
-        with suppress(CheckpointError):
-            _end(run, "failed", error, started)
-        raise
+    except Exception as error:  # noqa: BLE001 - raised again by _end
+        return _end(run, "failed", error, started)
     return _end(run, "finished", None, started)
 
 
 def _work(run: _Run, trackers: Sequence[Any], started: float) -> None:
     hook = run.plugins.manager.hook
     hook.grpo_run_started(run_directory=str(run.directory.path), config=resolved(run.config))
-    _evaluate_before(run)
+    _catch_up(run)
     for step in grpo_steps(
         run.learner,
         run.sampler,
@@ -193,41 +197,64 @@ def _work(run: _Run, trackers: Sequence[Any], started: float) -> None:
 
 
 def _end(run: _Run, status: str, failure: Exception | None, started: float) -> dict[str, Any]:
-    """Checkpoint, summary, report; in this order, so that the first matters most."""
-    saved = run.save() if run.state.step else None
-    summary = _summary(run, status, failure, saved, time.perf_counter() - started)
-    run.directory.write_summary(summary)
-    write_report(run.directory)
+    """Checkpoint, summary, report; in this order, so that the first matters most.
+
+    What keeps the first from being written, such as a full disk, fails the run; the first failure
+    is the one that is raised.
+    """
+    try:
+        if run.state.step:
+            run.save()
+    except CheckpointError as error:
+        status, failure = "failed", failure or error
+    seconds = time.perf_counter() - started
+    summary = _summary(run, status, failure, seconds)
+    try:
+        run.directory.write_summary(summary)
+        write_report(run.directory)
+    except CheckpointError as error:
+        failure = failure or error
     run.plugins.manager.hook.grpo_run_finished(summary=summary)
+    if failure is not None:
+        raise failure
     return summary
 
 
 def _after_step(run: _Run, step: Step, trackers: Sequence[Any], seconds: float) -> None:
-    run.directory.write_rollouts(step.number, step.groups)
-    run.directory.append_metrics(step.metrics)
+    # First of all: should anything below fail, the checkpoint must not call these weights older.
     run.state = replace(
         run.state,
         step=step.number,
         tokens=run.state.tokens + int(step.metrics["tokens"]),
         seconds=seconds,
     )
+    run.directory.append_metrics(step.metrics)
+    run.directory.write_rollouts(step.number, step.groups)
     for tracker in trackers:
         tracker.log(step.number, step.metrics)
     run.plugins.manager.hook.grpo_step_finished(step=step.number, metrics=step.metrics)
-    settings = run.config.evaluation
-    is_last = step.number == run.config.trainer.steps
-    if settings.every and step.number % settings.every == 0 and not is_last:
-        _evaluate_now(run, run.held_out[: settings.every_num_prompts])
+    _evaluate_if_due(run)
     save_every = run.config.trainer.save_every
     if save_every and step.number % save_every == 0:
         run.save()
 
 
-def _evaluate_before(run: _Run) -> None:
-    """The untrained model; once only, also over several sittings."""
-    known = [result["step"] for result in run.directory.read_evaluations()]
-    if 0 not in known and run.state.step == 0:
+def _catch_up(run: _Run) -> None:
+    """The evaluation of the step the run starts from, unless an earlier sitting took it."""
+    step = run.state.step
+    if step in [result["step"] for result in run.directory.read_evaluations()]:
+        _note_best(run, run.directory.read_evaluation_rollouts(step))
+    else:
+        _evaluate_if_due(run)
+
+
+def _evaluate_if_due(run: _Run) -> None:
+    """Before the first step, and every so often; the evaluation after the last comes apart."""
+    settings, step = run.config.evaluation, run.state.step
+    if step == 0:
         _evaluate_now(run, run.held_out)
+    elif settings.every and step % settings.every == 0 and step < run.config.trainer.steps:
+        _evaluate_now(run, run.held_out[: settings.every_num_prompts])
 
 
 def _evaluate_now(run: _Run, prompts: Sequence[Prompt]) -> None:
@@ -242,11 +269,17 @@ def _evaluate_now(run: _Run, prompts: Sequence[Prompt]) -> None:
     )
     run.directory.write_evaluation(step, result, groups)
     run.plugins.manager.hook.grpo_evaluation_finished(step=step, result=result)
+    if _note_best(run, groups) and step:
+        run.save()
+
+
+def _note_best(run: _Run, groups: Sequence[RolloutGroup]) -> bool:
+    """Whether the evaluation of the current step is the best one so far."""
     score = _comparable_pass_rate(run.config, groups)
-    if score is not None and score > run.state.best_pass_at_1:
-        run.state = replace(run.state, best_step=step, best_pass_at_1=score)
-        if step:
-            run.save()
+    if score is None or score <= run.state.best_pass_at_1:
+        return False
+    run.state = replace(run.state, best_step=run.state.step, best_pass_at_1=score)
+    return True
 
 
 def _comparable_pass_rate(config: RunConfig, groups: Sequence[RolloutGroup]) -> float | None:
@@ -260,12 +293,13 @@ def _comparable_pass_rate(config: RunConfig, groups: Sequence[RolloutGroup]) -> 
 def _write_beginnings(run: _Run, task: Task, resume: bool) -> None:
     if resume:
         run.directory.rewind(run.state.step)
+    run.directory.write_config(resolved(run.config))
+    if run.directory.read_manifest():
         return
     verifiers = [
         {"name": verifier.name, "version": run.plugins.verifiers[verifier.name].version}
         for verifier in chosen_verifiers(run.config, task)
     ]
-    run.directory.write_config(resolved(run.config))
     manifest = build_manifest(plugins=run.plugins.infos, verifiers=verifiers, seed=run.config.seed)
     trained = {prompt.text for prompt in run.train_prompts}
     overlap = sum(prompt.text in trained for prompt in run.held_out)
@@ -291,9 +325,8 @@ def _trackers(run: _Run) -> Iterator[Sequence[Any]]:
             tracker.close()
 
 
-def _summary(
-    run: _Run, status: str, failure: Exception | None, saved: str | None, seconds: float
-) -> dict[str, Any]:
+def _summary(run: _Run, status: str, failure: Exception | None, seconds: float) -> dict[str, Any]:
+    saved = newest_checkpoint(run.directory.checkpoints)
     evaluations = {result["step"]: result for result in run.directory.read_evaluations()}
     full = len(run.held_out)
     after = evaluations.get(run.state.step) if run.state.step else None
@@ -310,7 +343,7 @@ def _summary(
         "best": {"step": run.state.best_step, "pass_at_1": max(0.0, run.state.best_pass_at_1)},
         "seconds": seconds,
         "tokens": run.state.tokens,
-        "checkpoint": saved,
+        "checkpoint": None if saved is None else str(saved),
         "state": asdict(run.state),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,10 @@ from grpo_core.config import RunConfig
 from grpo_core.errors import TrainingError
 from grpo_core.losses.output import LossOutput
 from grpo_core.masking import masked_sum, token_weights
+from grpo_core.sampling.base import derive_seed
 from grpo_core.training.optimizer import learning_rate, set_learning_rate
 from grpo_core.training.packing import MicroBatch, TrainingCompletion, pack
-from grpo_core.training.policy import Layout, completion_logprobs
+from grpo_core.training.policy import Layout, completion_logprobs, trainer_mode
 from grpo_core.training.precision import MasterWeights
 from grpo_core.types import Rollout, RolloutGroup
 
@@ -55,7 +57,8 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
     """Accumulate the gradient of all groups in micro-batches and take one optimiser step.
 
     Completions that cannot change the gradient (advantage 0 and no KL) are not computed; they
-    still count in the loss's denominators, so nothing depends on leaving them out.
+    still count in the loss's denominators, so the gradient does not depend on leaving them out.
+    Where none is left there is no gradient, and the weights and moments stay as they are.
 
     Raises:
         TrainingError: if loss or gradient is not finite. The weights are then untouched.
@@ -65,7 +68,11 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
     num_tokens = sum(len(rollout.completion.token_ids) for rollout in valid)
     totals: defaultdict[str, float] = defaultdict(float)
     learner.optimizer.zero_grad(set_to_none=True)
-    with _training_attention(learner.model):
+    # Nothing here is random; should a loss of a plugin be, a resumed run repeats it.
+    torch.manual_seed(derive_seed(config.seed, "update", step))
+    with ExitStack() as stack:
+        for model in filter(None, (learner.model, learner.reference)):
+            stack.enter_context(trainer_mode(model))
         for batch in _micro_batches(learner, groups):
             weights = token_weights(
                 batch.completion_mask,
@@ -78,6 +85,7 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
             output.loss.backward()
             totals["loss"] += output.loss.item()
             totals["gap_sum"] += gap
+            totals["trained_tokens"] += len(batch.targets)
             for name, value in output.metrics.items():
                 totals[name] += value.item()
     rate = learning_rate(config.trainer, step)
@@ -153,9 +161,9 @@ def _take_step(learner: Learner, loss: float, rate: float, groups: Sequence[Roll
 
 
 def _means(totals: Mapping[str, float]) -> dict[str, float]:
-    trained = totals.get("num_tokens", 0.0)
+    trained = totals.get("trained_tokens", 0.0)
     clipped = totals.get("clipped_low_tokens", 0.0) + totals.get("clipped_high_tokens", 0.0)
-    tokens = max(1.0, trained)
+    tokens = trained or math.nan  # a mean over nothing is no number
     means = {
         "trained_tokens": trained,
         "clipped_share": clipped / tokens,
@@ -164,23 +172,3 @@ def _means(totals: Mapping[str, float]) -> dict[str, float]:
     if "kl_sum" in totals:
         means["kl"] = totals["kl_sum"] / tokens
     return means
-
-
-class _training_attention:
-    """While it lasts the model attends by plain matrix products where those are fastest.
-
-    On CPU the backward pass of fused attention in bfloat16 is about six times slower than plain
-    products (measured); on GPU the fused one is faster.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._before = self._model.config._attn_implementation
-        on_cpu = self._model.device.type == "cpu"
-        self._model.set_attn_implementation("eager" if on_cpu else "sdpa")
-        self._model.train()
-
-    def __exit__(self, *_: object) -> None:
-        self._model.set_attn_implementation(self._before)

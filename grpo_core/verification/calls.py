@@ -18,7 +18,7 @@ Kind = Literal["verify", "check"]
 # What a signal may mean. GMP and C++ abort when the memory limit denies them an allocation; the
 # out-of-memory killer comes for the whole machine's memory, which is not the candidate's to answer
 # for.
-_HINTS = {
+_HINTS: dict[int, str] = {
     signal.SIGABRT: ", perhaps for want of memory (limit {memory_mb} MB)",
     signal.SIGKILL: ", perhaps because the machine is out of memory",
 }

@@ -102,12 +102,11 @@ class Crew:
 
     def enforce_deadlines(self) -> None:
         """Kill workers that are past their deadline, and a zygote that does not do as told."""
-        now = time.monotonic()
         for link in list(self._links.values()):
-            if link.started is not None and now >= link.started + self._deadline:
+            if not link.is_ending and link.seconds >= self._deadline:
                 self.kills += 1
-                self._end(link, timed_out(self._deadline, now - link.started))
-            if link.overdue is not None and now >= link.overdue:
+                self._end(link, timed_out(self._deadline, link.seconds))
+            if link.overdue is not None and time.monotonic() >= link.overdue:
                 link.overdue = None
                 self._zygote.kill()
 
@@ -122,7 +121,7 @@ class Crew:
         self._zygote.close()
 
     def _times(self, link: WorkerLink) -> Iterator[float]:
-        if link.started is not None:
+        if link.started is not None and not link.is_ending:
             yield link.started + self._deadline
         if link.overdue is not None:
             yield link.overdue
@@ -164,7 +163,8 @@ class Crew:
         self._receive(link)
         if link.problem:
             self.kills += 1
-            self._end(link, Failure(f"confused its worker process, which sent {link.problem}"))
+            cause = f"confused its worker process, which sent {link.problem}"
+            self._end(link, Failure(cause, seconds=link.seconds))
         elif link.is_closed:
             self._end(link, None, _END_GRACE)
 
@@ -200,7 +200,7 @@ class Crew:
 
     def _bury(self, link: WorkerLink, cause: Failure) -> None:
         """A worker has ended: blame the call it was in, and put another in its place."""
-        seconds = time.monotonic() - link.started if link.started is not None else 0.0
+        seconds = link.seconds
         self._receive(link)  # it may have answered with its last breath
         self._close(link)
         failure = link.failure or replace(cause, seconds=seconds)

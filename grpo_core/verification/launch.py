@@ -39,7 +39,11 @@ class VerifierSpec:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All that a zygote needs to know; the same one restarts it."""
+    """All that a zygote needs to know; the same one restarts it.
+
+    Attributes:
+        directory: the working directory, which paths of plugin files may be relative to.
+    """
 
     verifiers: tuple[VerifierSpec, ...]
     sources: PluginSources
@@ -62,7 +66,7 @@ class Setup:
         try:
             return json.dumps(
                 {
-                    "files": [os.path.join(self.directory, file) for file in self.sources.files],
+                    "files": self.sources.files,
                     "use_entry_points": self.sources.use_entry_points,
                     "verifiers": [[spec.name, dict(spec.options)] for spec in self.verifiers],
                     "memory_mb": self.memory_mb,
@@ -120,7 +124,11 @@ class ZygoteClient:
         ours.setblocking(False)
         with theirs:
             frame = to_frame(json.dumps({"spawn": worker}))
-            socket.send_fds(self.control, [frame], [theirs.fileno()])
+            try:
+                socket.send_fds(self.control, [frame], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
         return ours
 
     def kill_worker(self, worker: int, grace: float = 0.0) -> None:

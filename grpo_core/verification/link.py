@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import socket
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -60,6 +61,11 @@ class WorkerLink:
         self._reader = FrameReader(MAX_REPLY)
         self._outgoing = bytearray()
 
+    @property
+    def seconds(self) -> float:
+        """How long it has worked on the first call."""
+        return 0.0 if self.started is None else time.monotonic() - self.started
+
     def send(self, calls: list[Call]) -> None:
         """Give it calls."""
         self.calls.extend(calls)
@@ -98,7 +104,6 @@ class WorkerLink:
         self.is_ending = True
         self.failure = failure
         self.blamed = self.calls[0] if failure and self.calls else None
-        self.started = None
         self.overdue = overdue
 
 

@@ -92,11 +92,11 @@ def _create(registration: Registration, options: Mapping[str, Any]) -> Any:
             verifier.preload()
     except GrpoError:
         raise
-    except Exception as error:  # a stranger's constructor may raise anything; we attribute it
+    except Exception as error:  # a stranger's preload() may raise anything; we attribute it
         plugin = registration.plugin
         raise PluginError(
-            f"verifier '{registration.name}' of plugin '{plugin.name}' ({plugin.origin}) cannot "
-            f"be created: {type(error).__name__}: {error}. Repair the plugin or its options."
+            f"verifier '{registration.name}' of plugin '{plugin.name}' ({plugin.origin}) failed in "
+            f"preload(): {type(error).__name__}: {error}. Repair the plugin or its options."
         ) from error
     if not callable(getattr(verifier, "verify", None)):
         raise PluginError(

@@ -166,9 +166,9 @@ HOSTILE = {
     f.__name__: verifier()(f)
     for f in (
         raises, raises_unprintable, raises_memory_error, interrupts, exits, recurses, exits_hard,
-        segfaults, aborts, is_killed, hangs, holds_the_gil, ignores_signals, stops_itself, eats_memory,
-        eats_one_block, nan_score, high_score, forged_nan, forged_score, strange_details, text,
-        closes_everything, closes_and_returns, babbles,
+        segfaults, aborts, is_killed, hangs, holds_the_gil, ignores_signals, stops_itself,
+        eats_memory, eats_one_block, nan_score, high_score, forged_nan, forged_score,
+        strange_details, text, closes_everything, closes_and_returns, babbles,
     )
 }  # fmt: skip
 

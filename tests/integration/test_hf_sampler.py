@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from grpo_core.config import SamplingConfig
+from grpo_core.errors import ConfigError, SamplingError
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler, create_sampler
 from grpo_core.types import Completion, Prompt, SamplingParams
@@ -78,6 +79,36 @@ def test_seeds_prompts_and_indices_decide_the_draw() -> None:
     assert len(set(first)) == 4
     other = ids(engine.sample(PROMPTS[:1], 4, SamplingParams(max_new_tokens=10, seed=2)))[0]
     assert not set(first) & set(other)
+
+
+def test_a_prompt_that_comes_twice_gets_new_completions() -> None:
+    """As it does in a step that spans two epochs, or of more prompts than there are."""
+    params = SamplingParams(max_new_tokens=10, seed=1)
+    engine = sampler()
+    first, _, again = ids(engine.sample([PROMPTS[0], PROMPTS[1], PROMPTS[0]], 4, params))
+    assert first == ids(engine.sample(PROMPTS[:1], 4, params))[0]
+    assert len({*first, *again}) == 8
+    assert first + again == ids(engine.sample(PROMPTS[:1], 8, params))[0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_broken_weights_are_no_wrong_answers(temperature: float) -> None:
+    engine = sampler()
+    with torch.no_grad():
+        engine._model.lm_head.weight[5, 3] = float("nan")
+    with pytest.raises(SamplingError, match="not finite at token 1"):
+        engine.sample(PROMPTS, 2, SamplingParams(max_new_tokens=4, temperature=temperature))
+
+
+@pytest.mark.parametrize("family", ["lfm2", "mamba"])
+def test_recurrent_models_are_refused(family: str) -> None:
+    with pytest.raises(ConfigError, match="recurrent layers"):
+        sampler(family)
+
+
+def test_a_model_without_fused_attention_is_sampled_from() -> None:
+    (group,) = sampler("gpt_oss").sample(PROMPTS[:1], 2, SamplingParams(max_new_tokens=12))
+    assert len(group) == 2
 
 
 def test_finish_reasons_and_texts() -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from grpo_core.config import ModelConfig
 from grpo_core.errors import ConfigError, DataError
 from grpo_core.models import bundled
 from grpo_core.models.load import (
+    cast_model,
     choose_device,
     compute_dtype,
     eos_token_ids,
@@ -123,6 +126,57 @@ def test_a_chat_template_of_ones_own(tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
     with pytest.raises(DataError, match="cannot be read"):
         load_tokenizer(folder, ModelConfig(chat_template=str(tmp_path / "none")))
+
+
+def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights.*model\.layers\.1\.mlp\.up_proj"):
+        load_model(folder, ModelConfig())
+
+
+def test_contradictory_generation_defaults_do_not_stand_in_the_way_of_saving(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    path = folder / "generation_config.json"
+    path.write_text('{"do_sample": false, "temperature": 0.6, "eos_token_id": [0, 5]}')
+    model = load_model(folder, ModelConfig(device="cpu"))
+    model.save_pretrained(tmp_path / "saved")
+    assert GenerationConfig.from_pretrained(tmp_path / "saved").eos_token_id == [0, 5]
+
+
+def test_sound_generation_defaults_are_kept(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6}')
+    assert load_model(folder, ModelConfig(device="cpu")).generation_config.temperature == 0.6
+
+
+def test_a_soft_cap_in_attention_is_not_left_out(tmp_path: Path) -> None:
+    tiny_model("gemma2").save_pretrained(tmp_path)
+    assert load_model(tmp_path, ModelConfig(device="cpu")).config._attn_implementation == "eager"
+
+
+def test_a_cast_model_is_the_one_transformers_would_load(tmp_path: Path) -> None:
+    """Above all its rotary frequencies, which bfloat16 would bend."""
+    folder = save_tiny_model(tmp_path / "m")
+    model = load_model(folder, ModelConfig(device="cpu"))
+    cast_model(model, torch.bfloat16)
+    native = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    ids = torch.arange(300)[None] % 250
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, native(input_ids=ids).logits)
+    assert model.dtype == torch.bfloat16
+
+
+def test_emulated_bfloat16_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 says that it supports bfloat16, and means emulation."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert compute_dtype("auto", torch.device("cuda")) == torch.float32
 
 
 def test_devices_and_dtypes() -> None:

@@ -74,7 +74,8 @@ def test_a_run_learns_and_leaves_everything(model: Path, tmp_path: Path) -> None
     directory = RunDirectory.open(tmp_path / "run")
     lines = directory.read_metrics()
     assert [line["step"] for line in lines] == list(range(1, 26))
-    assert lines[-1]["sampler_logprob_gap"] < 1e-4  # the sampler's probabilities are exact
+    gaps = [line["sampler_logprob_gap"] for line in lines if line["trained_tokens"]]
+    assert max(gaps) < 1e-4  # the sampler's probabilities are exact
     assert [result["step"] for result in directory.read_evaluations()] == [0, 10, 20, 25]
     manifest = directory.read_manifest()
     assert manifest["verifiers"] == [{"name": "many_letters", "version": "1"}]
@@ -343,6 +344,19 @@ def test_preflight_refuses_a_limit_too_short_for_any_answer(model: Path, tmp_pat
     checks = preflight(make_config(model), load_plugins(sources), sources)
     assert not checks[-1].ok
     assert "so it could never be right" in checks[-1].message
+
+
+def test_preflight_finds_a_long_prompt_wherever_it_is(model: Path, tmp_path: Path) -> None:
+    """The sampler would meet it in the middle of the run."""
+    plugin = tmp_path / "long_prompt.py"
+    source = Path(PLUGIN).read_text()
+    words = 'f"{first + n} " + "x" * (600 if first + n == 299 else 9)'
+    source = source.replace('f"speak {first + n}"', words)
+    plugin.write_text(source.replace("range(40)", "range(300)"))
+    sources = PluginSources(files=(str(plugin),), use_entry_points=False)
+    checks = preflight(make_config(model), load_plugins(sources), sources)
+    assert not checks[-1].ok
+    assert "exceeds the model's context of 512" in checks[-1].message
 
 
 def test_the_summary_is_plain_json(model: Path, tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def test_settings_that_make_no_sense_are_refused(settings):
 
 def test_closing_resolves_what_is_pending():
     pool = open_pool("sleeps", workers=1, deadline=10.0)
-    futures = [pool.submit("sleeps", sample("", 5)) for _ in range(3)]
+    futures = [pool.submit("sleeps", sample("", 5)) for _ in range(4)]
+    assert futures.pop().cancel()
     time.sleep(0.1)
     started = time.monotonic()
     pool.close()
@@ -248,3 +249,4 @@ def test_scripts_need_no_main_guard_and_nothing_is_printed_in_between(how, tmp_p
     )
     assert done.stdout == "verdict: correct\n", done.stderr[-2000:]
     assert "straight to stdout" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -66,6 +66,7 @@ def test_a_fault_costs_one_typed_verdict(pool, name):
     assert time.monotonic() - started < 2.5
     assert (verdict.status, verdict.score) == (status, None)
     assert (verdict.verifier, verdict.version) == (name, "0")
+    assert 0 < verdict.seconds < 2.5
     assert f"verifier '{name}' of plugin 'hostile_verifiers'" in verdict.reason
     assert re.search(message, verdict.reason), verdict.reason
     assert still_works(pool)

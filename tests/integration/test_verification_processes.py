@@ -10,7 +10,9 @@ import time
 import pytest
 
 from grpo_core.errors import VerifierError
+from grpo_core.plugin_manager import PluginSources
 from grpo_core.types import Status
+from grpo_core.verification.pool import VerifierPool, VerifierSpec
 from integration.verification_pools import PLUGIN, is_alive, open_pool, sample, wait_until
 
 TRAINER = f"""
@@ -50,6 +52,8 @@ def trainer(tmp_path):
         assert all(map(is_alive, below))
         yield process, below
         process.kill()
+        for pid in filter(is_alive, below):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -61,9 +65,18 @@ def test_a_killed_trainer_leaves_no_orphans(trainer, number):
 
 
 def test_a_killed_zygote_takes_its_workers_along(trainer):
+    """And what they have started, unless it went into a session of its own."""
     _, below = trainer
     os.kill(below[0], signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, below[:4])), 3.0)
+
+
+def test_workers_do_not_outlive_a_zygote_and_a_trainer_that_end_together(trainer):
+    process, below = trainer
+    process.send_signal(signal.SIGSTOP)
+    os.kill(below[0], signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, below[:3])), 3.0)
+    process.send_signal(signal.SIGCONT)
 
 
 def test_ctrl_c_interrupts_the_trainer_and_nobody_else(trainer):
@@ -98,12 +111,13 @@ def test_workers_hold_no_files_of_the_trainer(tmp_path):
                 assert os.readlink(f"/proc/{pid}/fd/0") == os.devnull
             for pid in pool.pids[1:]:  # 0, 1, 2, and the connection, once the fork is finished
                 wait_until(lambda pid=pid: len(os.listdir(f"/proc/{pid}/fd")) == 4)
-                assert os.getsid(pid) == pid
+            assert [os.getsid(pid) for pid in pool.pids] == pool.pids  # out of the terminal's reach
 
 
 def test_a_zygote_that_ends_is_replaced():
     with open_pool("good", "hangs") as pool:
         hanging = pool.submit("hangs", sample(""))
+        wait_until(pool._dispatcher._crew.unanswered)
         zygote = pool.pids[0]
         os.kill(zygote, signal.SIGKILL)
         verdict = hanging.result(timeout=5)
@@ -112,6 +126,28 @@ def test_a_zygote_that_ends_is_replaced():
         assert pool.verify("good", [sample("yes")])[0].is_correct
         assert pool.pids[0] != zygote
         assert pool.stats.zygote_restarts == 1
+
+
+def test_a_plugin_file_is_found_again_after_the_trainer_has_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(PLUGIN.parent)
+    sources = PluginSources((PLUGIN.name,), use_entry_points=False)
+    with VerifierPool([VerifierSpec("good")], sources) as pool:
+        monkeypatch.chdir(tmp_path)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        wait_until(lambda: pool.stats.zygote_restarts == 1)
+        assert pool.verify("good", [sample("yes")])[0].is_correct
+
+
+def test_an_answer_that_overtakes_the_kill_counts_and_nobody_else_is_blamed():
+    with open_pool("sleeps", workers=1) as pool:
+        wait_until(lambda: len(pool.pids) == 2)
+        pool._dispatcher._mean_seconds = 0.0  # so that calls are sent ahead
+        futures = [pool.submit("sleeps", sample("", seconds)) for seconds in (0.7, 0.3, 0.0)]
+        os.kill(pool.pids[0], signal.SIGSTOP)
+        time.sleep(0.8)
+        os.kill(pool.pids[0], signal.SIGCONT)
+        assert all(future.result(timeout=5).is_correct for future in futures)
+        assert (pool.stats.kills, pool.stats.restarts) == (1, 1)
 
 
 def test_a_zygote_that_ends_again_breaks_the_pool_and_no_future_hangs():

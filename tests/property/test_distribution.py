@@ -84,6 +84,14 @@ def test_temperature_zero_is_certain() -> None:
     assert logprobs.tolist() == [0.0]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_give_no_probability(temperature: float, broken: float) -> None:
+    logits = torch.tensor([[0.0, broken, 1.0], [0.0, 2.0, 1.0]])
+    _, logprobs = draw(logits, torch.tensor([0.5, 0.5]), temperature=temperature)
+    assert logprobs.isfinite().tolist() == [False, True]
+
+
 def test_draw_leaves_the_logits_alone() -> None:
     logits = torch.randn(2, 9)
     before = logits.clone()

@@ -120,6 +120,24 @@ def test_layout_of_plain_families(family: str) -> None:
     assert find_layout(tiny_model(family)) == Layout(share_prompts=True, plain_head=True)
 
 
+@pytest.mark.parametrize("changes", [{"sliding_window": 4096}, {"attention_chunk_size": 8192}])
+def test_layout_shares_no_prompts_within_a_window(changes: dict[str, int]) -> None:
+    """The few tokens of the probe do not fill it, so only the config can tell."""
+    model = tiny_model("llama", **changes)
+    assert find_layout(model) == Layout(share_prompts=False, plain_head=True)
+    assert not find_layout(tiny_model("gpt_neo")).share_prompts  # a window of 40
+
+
+def test_layout_of_layers_that_differ() -> None:
+    assert find_layout(tiny_model("qwen2", layer_types=["full_attention"] * 2)).share_prompts
+    assert not find_layout(tiny_model("lfm2")).share_prompts  # a convolution along the row
+
+
+def test_layout_of_a_model_that_takes_no_free_mask() -> None:
+    """Bloom's position bias is made from the plain mask; it raises at any other."""
+    assert find_layout(tiny_model("bloom")) == Layout(share_prompts=False, plain_head=True)
+
+
 def test_layout_sees_a_head_that_is_more_than_a_product() -> None:
     model = tiny_model()
     model.lm_head.register_forward_hook(lambda module, inputs, output: output.tanh())

@@ -8,7 +8,8 @@ from grpo_core.rewards import WeightedShaper, score_group
 from grpo_core.types import Completion, Prompt, Status, Verdict
 
 PROMPT = Prompt("p", [{"role": "user", "content": "?"}], None)
-WEIGHTS = st.floats(-100, 100)
+UNIT = st.floats(0, 1).map(lambda value: round(value, 6))  # no subnormal numbers
+WEIGHTS = UNIT.map(lambda value: 200 * value - 100)
 NO_SCORE = (Status.ABSTAIN, Status.TIMEOUT, Status.ERROR)
 
 
@@ -27,7 +28,7 @@ class Table:
 @st.composite
 def verdicts(draw):
     status = draw(st.sampled_from(Status))
-    scores = {Status.CORRECT: 1.0, Status.WRONG: draw(st.floats(0, 1)), Status.UNPARSEABLE: 0.0}
+    scores = {Status.CORRECT: 1.0, Status.WRONG: draw(UNIT), Status.UNPARSEABLE: 0.0}
     return Verdict(status, scores.get(status))
 
 
@@ -36,7 +37,7 @@ def groups(draw):
     size = draw(st.integers(0, 6))
     num_verifiers, num_shapers = draw(st.integers(1, 3)), draw(st.integers(0, 3))
     verifiers = [VerifierConfig(name=f"v{i}", weight=draw(WEIGHTS)) for i in range(num_verifiers)]
-    values = st.lists(st.floats(-1, 1), min_size=size, max_size=size)
+    values = st.lists(UNIT, min_size=size, max_size=size)
     shapers = [
         WeightedShaper(f"s{i}", draw(WEIGHTS), Table(draw(values))) for i in range(num_shapers)
     ]

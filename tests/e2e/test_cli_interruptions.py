@@ -1,0 +1,170 @@
+"""Ctrl-C, SIGTERM, and kill -9 at exact moments: nothing is lost, and a resume changes nothing."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli_process import PLUGINS, Desk, assert_same_outcome, read_json, wait_until
+
+SIGINT, SIGTERM, SIGKILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+slow = pytest.mark.slow
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="orphans are looked for in /proc"
+)
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "steps"),
+    [
+        ("update 2", SIGINT, 2),
+        pytest.param("evaluate 0", SIGINT, 0, marks=slow),
+        pytest.param("evaluate 0", SIGTERM, 0, marks=slow),
+        pytest.param("sample 1", SIGTERM, 0, marks=slow),
+        pytest.param("sample 3", SIGINT, 2, marks=slow),
+        pytest.param("evaluate 2", SIGTERM, 2, marks=slow),
+        pytest.param("update 3", SIGTERM, 3, marks=slow),
+        pytest.param("update 4", SIGINT, 4, marks=slow),
+        pytest.param("evaluate 4", SIGINT, 4, marks=slow),
+    ],
+)
+def test_an_interrupted_run_goes_on_where_it_was(
+    desk: Desk, whole_run: Path, moment: str, number: signal.Signals, steps: int
+) -> None:
+    result = desk.signal_at(moment, number, "--output", "a run")
+    run = desk.path / "a run"
+    assert result.returncode == 130, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "stopping as soon as nothing is half done" in result.stderr
+    summary = read_json(run / "summary.json")
+    assert (summary["status"], summary["steps"]) == ("interrupted", steps)
+    assert checkpoints(run) == ([f"step-{steps:06d}"] if steps else [])
+    assert (run / "report.html").is_file()
+
+    (command,) = re.findall(r"^interrupted; go on with: (.*)$", result.stderr, re.M)
+    resumed = desk.run("sh", "-c", command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "warning" not in resumed.stderr
+    assert_same_outcome(run, whole_run)
+
+
+def test_a_killed_run_goes_on_from_its_newest_checkpoint(desk: Desk, whole_run: Path) -> None:
+    """Killed when the checkpoint of step 3 is all but complete."""
+    every = ("--set", "trainer.save_every=1")
+    result = desk.signal_at("save 3", SIGKILL, "--output", "run", *every)
+    run = desk.path / "run"
+    assert result.returncode == -SIGKILL
+    assert checkpoints(run) == [".partial-step-000003", "step-000002"]
+
+    resumed = desk.grpo("train", "--resume", "--output", "run", *PLUGINS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [line.split("  ")[0] for line in resumed.stdout.splitlines() if "tok/s" in line] == [
+        "step 3/4", "step 4/4",
+    ]  # fmt: skip
+    assert checkpoints(run) == ["step-000004"]
+    assert not list(run.rglob(".*"))
+    assert_same_outcome(run, whole_run)
+
+
+@slow
+@pytest.mark.parametrize("moment", ["evaluate 0", "sample 1", "update 2", "evaluate 2", "step 3"])
+def test_a_run_killed_without_a_checkpoint_begins_again(
+    desk: Desk, whole_run: Path, moment: str
+) -> None:
+    result = desk.signal_at(moment, SIGKILL, "--output", "run")
+    assert result.returncode == -SIGKILL
+    resumed = desk.grpo("train", "--resume", "--output", "run", *PLUGINS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_outcome(desk.path / "run", whole_run)
+
+
+@slow
+def test_kills_at_any_moment(desk: Desk, whole_run: Path) -> None:
+    """Also while python starts, a file is written, or a checkpoint is pruned."""
+    chance = random.Random(0)
+    every = ("--set", "trainer.save_every=1")
+    run = desk.path / "run"
+    command = [sys.executable, "-m", "grpo_core", "train", *PLUGINS, "--output", "run"]
+    kills = 0
+    for _ in range(6):
+        has_begun = (run / "config.json").exists()
+        arguments = ["--resume"] if has_begun else ["run.toml", *every]
+        process = desk.start(*command, *arguments)
+        stages = [run / "manifest.json", run / "evaluations" / "step-000000.json"]
+        stage = chance.choice(stages)
+        wait_until(
+            lambda process=process, stage=stage: process.poll() is not None or stage.exists()
+        )
+        time.sleep(chance.uniform(0, 0.25) if not has_begun else chance.uniform(2.5, 5))
+        kills += process.poll() is None
+        process.kill()
+        desk.finish(process)
+    assert kills >= 3
+    resumed = desk.grpo("train", "--resume", "--output", "run", *PLUGINS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not list(run.rglob(".*"))
+    assert_same_outcome(run, whole_run)
+
+
+@slow
+def test_ctrl_c_reaches_a_run_whose_log_is_piped(desk: Desk, whole_run: Path) -> None:
+    """`grpo train 2>&1 | tee log`: Ctrl-C ends tee at once, and the checkpoint is still written."""
+    plugins = " ".join(PLUGINS)
+    command = f'"{sys.executable}" -m grpo_core train run.toml --output run {plugins}'
+    process = desk.start(
+        "sh", "-c", f"{command} 2>&1 | tee log", GRPO_TEST_AT="update 2", GRPO_TEST_DO="pause"
+    )
+    import os
+
+    reached = desk.path / "reached"
+    wait_until(reached.exists)
+    os.killpg(process.pid, SIGINT)
+    process.wait(60)
+    reached.unlink()
+    wait_until(lambda: not desk.processes())
+    process.communicate()
+    summary = read_json(desk.path / "run" / "summary.json")
+    assert (summary["status"], summary["steps"]) == ("interrupted", 2)
+    assert "Traceback" not in (desk.path / "log").read_text()
+    assert desk.grpo("train", "--resume", "--output", "run", *PLUGINS).returncode == 0
+    assert_same_outcome(desk.path / "run", whole_run)
+
+
+@slow
+def test_a_second_ctrl_c_ends_at_once(desk: Desk) -> None:
+    import os
+
+    command = [sys.executable, "-m", "grpo_core", "train", "run.toml", *PLUGINS, "--output", "run"]
+    process = desk.start(*command, GRPO_TEST_AT="update 2", GRPO_TEST_DO="pause")
+    wait_until((desk.path / "reached").exists)
+    os.killpg(process.pid, SIGINT)
+    time.sleep(0.5)
+    os.killpg(process.pid, SIGINT)  # the run is still waiting for `reached` to go
+    result = desk.finish(process)
+    assert result.returncode == 130 and "Traceback" not in result.stderr
+    assert checkpoints(desk.path / "run") == []  # the step was half done
+
+
+@slow
+def test_ctrl_c_before_the_run_has_begun(desk: Desk) -> None:
+    """The folder can be used again: nothing was in it yet."""
+    command = [sys.executable, "-m", "grpo_core", "train", "run.toml", *PLUGINS, "--output", "run"]
+    process = desk.start(*command)
+    wait_until((desk.path / "run" / "checkpoints").exists)
+    process.send_signal(SIGINT)
+    result = desk.finish(process)
+    assert result.returncode == 130 and "Traceback" not in result.stderr
+    again = ["--resume"] if (desk.path / "run" / "config.json").exists() else ["run.toml"]
+    result = desk.grpo("train", *again, *PLUGINS, "--output", "run")
+    assert result.returncode == 0, result.stderr
