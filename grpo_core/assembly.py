@@ -86,6 +86,13 @@ def load_prompts(task: Task, split: str) -> Sequence[Prompt]:
     return prompts
 
 
+def with_split(config: RunConfig, task: Task) -> RunConfig:
+    """The config with evaluation.split filled in: the task's own where none is set."""
+    split = config.evaluation.split or task.evaluation_split
+    evaluation = config.evaluation.model_copy(update={"split": split})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
 def evaluation_prompts(config: RunConfig, task: Task) -> Sequence[Prompt]:
     """The held-out prompts of section [evaluation]."""
     prompts = load_prompts(task, config.evaluation.split or task.evaluation_split)

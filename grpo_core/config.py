@@ -45,7 +45,12 @@ class SamplingConfig(Settings):
     engine: str = Field("hf", description="name of a registered sampler")
     max_new_tokens: PositiveInt = 256
     temperature: PositiveFloat = 1.0
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="1 is off. The gradient is that of the untruncated policy, here and for top_k",
+    )
     top_k: NonNegativeInt = Field(0, description="0 is off")
     stop: tuple[str, ...] = ()
     batch_size: PositiveInt = Field(128, description="completions decoded side by side")
@@ -59,8 +64,13 @@ class GrpoConfig(Settings):
     advantage: str = Field("std", description="name of a registered advantage estimator")
     loss: str = Field("grpo", description="name of a registered loss")
     aggregation: Literal["sequence_mean", "token_mean", "token_sum", "constant"] = "sequence_mean"
-    epsilon_low: float = Field(0.2, ge=0, lt=1)
-    epsilon_high: NonNegativeFloat = 0.2
+    epsilon_low: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="clip below 1 - this. Either clip acts once several updates share a batch",
+    )
+    epsilon_high: NonNegativeFloat = Field(0.2, description="clip above 1 + this")
     beta: NonNegativeFloat = Field(0.0, description="weight of the KL to the starting model")
 
 

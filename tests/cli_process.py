@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,19 +87,24 @@ class Desk:
         }
 
     def start(
-        self, *command: str, preexec: Callable[[], None] | None = None, **variables: str
+        self, *command: str, terminal: int | None = None, **variables: str
     ) -> subprocess.Popen[str]:
-        """Start a command line in a process group of its own."""
+        """Start a command line in a process group of its own.
+
+        Args:
+            terminal: a descriptor that its output goes to, instead of pipes.
+            variables: of its environment.
+        """
         return subprocess.Popen(
             command,
             cwd=self.path,
             env={**self._variables, **variables},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE if terminal is None else terminal,
+            stderr=subprocess.PIPE if terminal is None else terminal,
             text=True,
             start_new_session=True,
-            preexec_fn=preexec,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -156,6 +162,11 @@ class Desk:
         return name
 
 
+def _heed_ctrl_c() -> None:
+    """Shells have what they start in the background ignore it, and so this process, perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = TIMEOUT) -> None:
     """Poll a condition; it must come true."""
     until = time.monotonic() + seconds
@@ -195,8 +206,6 @@ def assert_same_outcome(one: Path, other: Path) -> None:
 
 
 def _without_seconds(steps: Any) -> str:
-    import re
-
     return re.sub(r"seconds=[-+.e\d]+", "", repr(steps))
 
 

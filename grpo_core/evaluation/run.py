@@ -12,6 +12,7 @@ from grpo_core.assembly import (
     evaluation_prompts,
     load_policy,
     open_judge,
+    with_split,
 )
 from grpo_core.config import RunConfig
 from grpo_core.evaluation.pass_rates import pass_rates
@@ -75,6 +76,7 @@ def evaluate_model(
         GrpoError: as the parts it is put together from.
     """
     task = create_task(config, plugins)
+    config = with_split(config, task)
     prompts = evaluation_prompts(config, task)
     with open_judge(config, plugins, sources, task) as judge:
         loaded = load_policy(config)
@@ -86,5 +88,4 @@ def evaluate_model(
 
         result, groups = evaluate(prompts, sampler, judge, config, on_progress=progress)
         sampler.close()
-    result["split"] = config.evaluation.split or task.evaluation_split
     return result, groups

@@ -35,22 +35,23 @@ class Interruption:
 
 @contextmanager
 def ctrl_c() -> Iterator[Interruption]:
-    """While it lasts, the first Ctrl-C (or SIGTERM) asks for a stop, the second one forces it.
+    """While it lasts, the first Ctrl-C asks for a stop, the second one forces it.
 
-    Signals can only be handled in the main thread; elsewhere nothing is installed.
+    So do SIGTERM, and SIGHUP, which a terminal sends when it is closed, unless nohup has switched
+    it off. Signals can only be handled in the main thread; elsewhere nothing is installed.
     """
     interruption = Interruption()
 
     def handle(number: int, frame: FrameType | None) -> None:
         interruption.request()
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else _raise)
+        signal.signal(number, _raise if number == signal.SIGINT else signal.SIG_DFL)
         # Nothing may be raised here, in the middle of an optimiser step, perhaps: not when nobody
         # reads stderr any more, nor when the signal came while something was written to it.
         with suppress(OSError, RuntimeError, ValueError):
             print(f"\n{_MESSAGE}", file=sys.stderr)
 
     try:
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        before = {number: signal.signal(number, handle) for number in _signals()}
     except ValueError:  # not in the main thread
         yield interruption
         return
@@ -62,5 +63,9 @@ def ctrl_c() -> Iterator[Interruption]:
 
 
 _MESSAGE = "stopping as soon as nothing is half done; once more forces it"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _raise = signal.default_int_handler
+
+
+def _signals() -> list[signal.Signals]:
+    is_off = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_off else [signal.SIGHUP])]

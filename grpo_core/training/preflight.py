@@ -166,8 +166,9 @@ def check_lengths(
     """
     limit = config.sampling.max_new_tokens
     for prompt in prompts:
-        if isinstance(prompt.reference, str | int | float):
-            needed = len(tokenizer(str(prompt.reference), add_special_tokens=False)["input_ids"])
+        answer = str(prompt.reference) if isinstance(prompt.reference, str | int | float) else ""
+        if "\n" not in answer:  # several lines are a worked solution, not the bare answer
+            needed = len(tokenizer(answer, add_special_tokens=False)["input_ids"])
             if needed > limit:
                 raise ConfigError(
                     f"sampling.max_new_tokens is {limit}, but the bare answer of prompt "

@@ -20,8 +20,13 @@ _SETTINGS = (
     "trainer.steps",
     "trainer.save_every",
     "trainer.keep_checkpoints",
-    "trainer.micro_batch_tokens",  # this and the next change results by rounding only
+    # These change where and how much is computed at once, and results by rounding only.
+    "trainer.micro_batch_tokens",
     "sampling.batch_size",
+    "sampling.kv_cache_gb",
+    "sampling.canary_limit",
+    "model.device",
+    "model.gradient_checkpointing",
 )
 _ABSENT = object()
 

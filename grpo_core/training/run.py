@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from grpo_core.assembly import (
     load_policy,
     load_prompts,
     open_judge,
+    with_split,
 )
 from grpo_core.config import RunConfig, resolved
 from grpo_core.errors import CheckpointError
@@ -46,6 +47,7 @@ from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.recompute import recompute_activations
 from grpo_core.training.resume import check_same_run, is_finished
+from grpo_core.training.summary import summarise
 from grpo_core.training.update import Learner
 from grpo_core.types import Prompt, RolloutGroup, Sampler, Task
 
@@ -112,6 +114,7 @@ def train(
         if is_finished(summary, config):
             return summary
     task = create_task(config, plugins)
+    config = with_split(config, task)
     train_prompts = load_prompts(task, "train")
     held_out = evaluation_prompts(config, task)
     checkpoint = newest_checkpoint(directory.checkpoints) if resume else None
@@ -144,15 +147,13 @@ def train(
 def _load_learner(
     config: RunConfig, plugins: Plugins, checkpoint: Any
 ) -> tuple[LoadedModel, Learner]:
-    start = load_policy(config)
+    here = config.model.model_copy(update={"path": str(checkpoint)}) if checkpoint else config.model
+    loaded = load_policy(config.model_copy(update={"model": here}))
     reference = None
     if config.grpo.beta > 0:
-        reference = copy.deepcopy(start.model).requires_grad_(False)
-        cast_model(reference, start.dtype)
-    loaded = start
-    if checkpoint is not None:
-        path = config.model.model_copy(update={"path": str(checkpoint)})
-        loaded = load_policy(config.model_copy(update={"model": path}))
+        start = load_policy(config).model if checkpoint else copy.deepcopy(loaded.model)
+        reference = start.requires_grad_(False)
+        cast_model(reference, loaded.dtype)
     model = loaded.model
     layout = find_layout(model)
     if config.model.gradient_checkpointing:
@@ -208,7 +209,9 @@ def _end(run: _Run, status: str, failure: Exception | None, started: float) -> d
     except CheckpointError as error:
         status, failure = "failed", failure or error
     seconds = time.perf_counter() - started
-    summary = _summary(run, status, failure, seconds)
+    summary = summarise(
+        run.config, run.directory, run.state, len(run.held_out), status, failure, seconds
+    )
     try:
         run.directory.write_summary(summary)
         write_report(run.directory)
@@ -323,30 +326,3 @@ def _trackers(run: _Run) -> Iterator[Sequence[Any]]:
     finally:
         for tracker in trackers:
             tracker.close()
-
-
-def _summary(run: _Run, status: str, failure: Exception | None, seconds: float) -> dict[str, Any]:
-    saved = newest_checkpoint(run.directory.checkpoints)
-    evaluations = {result["step"]: result for result in run.directory.read_evaluations()}
-    full = len(run.held_out)
-    after = evaluations.get(run.state.step) if run.state.step else None
-    is_complete = after is not None and after["num_prompts"] == full
-    return {
-        "status": status,
-        "error": None if failure is None else str(failure),
-        "model": run.config.model.path,
-        "task": run.config.task.name,
-        "seed": run.config.seed,
-        "steps": run.state.step,
-        "pass_at_1_before": _rate(evaluations.get(0)),
-        "pass_at_1_after": _rate(after) if is_complete else None,
-        "best": {"step": run.state.best_step, "pass_at_1": max(0.0, run.state.best_pass_at_1)},
-        "seconds": seconds,
-        "tokens": run.state.tokens,
-        "checkpoint": None if saved is None else str(saved),
-        "state": asdict(run.state),
-    }
-
-
-def _rate(result: Mapping[str, Any] | None) -> Mapping[str, float] | None:
-    return None if result is None else result["pass_at_1"]

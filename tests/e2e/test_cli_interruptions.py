@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import shlex
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,10 @@ import pytest
 from cli_process import PLUGINS, Desk, assert_same_outcome, read_json, wait_until
 
 SIGINT, SIGTERM, SIGKILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+TRAIN = (sys.executable, "-m", "grpo_core", "train", *PLUGINS, "--output", "run")
+PAUSE = {"GRPO_TEST_AT": "update 2", "GRPO_TEST_DO": "pause"}
+# Python ends itself by the signal when it was in the middle of an import; shells see 130 for both.
+ENDED_BY_CTRL_C = (130, -SIGINT)
 slow = pytest.mark.slow
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +62,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     (command,) = re.findall(r"^interrupted; go on with: (.*)$", result.stderr, re.M)
     resumed = desk.run("sh", "-c", command)
     assert resumed.returncode == 0, resumed.stderr
-    assert "warning" not in resumed.stderr
+    assert "moments_plugin" not in resumed.stderr  # no warning of a changed plugin
     assert_same_outcome(run, whole_run)
 
 
@@ -91,27 +98,21 @@ def test_a_run_killed_without_a_checkpoint_begins_again(
 
 @slow
 def test_kills_at_any_moment(desk: Desk, whole_run: Path) -> None:
-    """Also while python starts, a file is written, or a checkpoint is pruned."""
+    """Also while a file is written or a checkpoint is pruned."""
     chance = random.Random(0)
-    every = ("--set", "trainer.save_every=1")
     run = desk.path / "run"
-    command = [sys.executable, "-m", "grpo_core", "train", *PLUGINS, "--output", "run"]
     kills = 0
-    for _ in range(6):
-        has_begun = (run / "config.json").exists()
-        arguments = ["--resume"] if has_begun else ["run.toml", *every]
-        process = desk.start(*command, *arguments)
-        stages = [run / "manifest.json", run / "evaluations" / "step-000000.json"]
-        stage = chance.choice(stages)
-        wait_until(
-            lambda process=process, stage=stage: process.poll() is not None or stage.exists()
-        )
-        time.sleep(chance.uniform(0, 0.25) if not has_begun else chance.uniform(2.5, 5))
+    for sitting in range(8):
+        arguments = ["--resume"] if sitting else ["run.toml", "--set", "trainer.save_every=1"]
+        process = desk.start(*TRAIN, *arguments)
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun, or finished
+        time.sleep(chance.uniform(0, 0.3))
         kills += process.poll() is None
         process.kill()
         desk.finish(process)
     assert kills >= 3
-    resumed = desk.grpo("train", "--resume", "--output", "run", *PLUGINS)
+    resumed = desk.run(*TRAIN, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert not list(run.rglob(".*"))
     assert_same_outcome(run, whole_run)
@@ -120,51 +121,64 @@ def test_kills_at_any_moment(desk: Desk, whole_run: Path) -> None:
 @slow
 def test_ctrl_c_reaches_a_run_whose_log_is_piped(desk: Desk, whole_run: Path) -> None:
     """`grpo train 2>&1 | tee log`: Ctrl-C ends tee at once, and the checkpoint is still written."""
-    plugins = " ".join(PLUGINS)
-    command = f'"{sys.executable}" -m grpo_core train run.toml --output run {plugins}'
-    process = desk.start(
-        "sh", "-c", f"{command} 2>&1 | tee log", GRPO_TEST_AT="update 2", GRPO_TEST_DO="pause"
-    )
-    import os
-
-    reached = desk.path / "reached"
-    wait_until(reached.exists)
+    pipeline = f"{shlex.join(TRAIN)} run.toml 2>&1 | tee log"
+    process = desk.start("sh", "-c", pipeline, **PAUSE)
+    wait_until((desk.path / "reached").exists)
     os.killpg(process.pid, SIGINT)
-    process.wait(60)
-    reached.unlink()
-    wait_until(lambda: not desk.processes())
-    process.communicate()
+    wait_until(lambda: not any(found.endswith(" tee") for found in desk.processes()))
+    (desk.path / "reached").unlink()
+    desk.finish(process)
     summary = read_json(desk.path / "run" / "summary.json")
     assert (summary["status"], summary["steps"]) == ("interrupted", 2)
     assert "Traceback" not in (desk.path / "log").read_text()
-    assert desk.grpo("train", "--resume", "--output", "run", *PLUGINS).returncode == 0
+    assert desk.run(*TRAIN, "--resume").returncode == 0
+    assert_same_outcome(desk.path / "run", whole_run)
+
+
+@slow
+def test_ctrl_c_in_a_terminal(desk: Desk, whole_run: Path) -> None:
+    """With the live panel: the terminal gets its cursor back, and the command to go on with."""
+    screen, terminal = os.openpty()
+    process = desk.start(*TRAIN, "run.toml", terminal=terminal, TERM="xterm", **PAUSE)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal's output
+        while part := os.read(screen, 1 << 16):
+            shown += part
+            if (desk.path / "reached").exists():
+                os.killpg(process.pid, SIGINT)
+                (desk.path / "reached").unlink()
+    os.close(screen)
+    assert desk.finish(process).returncode == 130
+    text = shown.decode()
+    assert "pass rate" in text and "Traceback" not in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert "interrupted after 2 steps" in text
+    assert "interrupted; go on with: grpo train --resume --output run" in text
+    assert desk.run(*TRAIN, "--resume").returncode == 0
     assert_same_outcome(desk.path / "run", whole_run)
 
 
 @slow
 def test_a_second_ctrl_c_ends_at_once(desk: Desk) -> None:
-    import os
-
-    command = [sys.executable, "-m", "grpo_core", "train", "run.toml", *PLUGINS, "--output", "run"]
-    process = desk.start(*command, GRPO_TEST_AT="update 2", GRPO_TEST_DO="pause")
+    process = desk.start(*TRAIN, "run.toml", **PAUSE)
     wait_until((desk.path / "reached").exists)
     os.killpg(process.pid, SIGINT)
     time.sleep(0.5)
-    os.killpg(process.pid, SIGINT)  # the run is still waiting for `reached` to go
+    os.killpg(process.pid, SIGINT)  # the run still waits for `reached` to go
     result = desk.finish(process)
-    assert result.returncode == 130 and "Traceback" not in result.stderr
+    assert result.returncode in ENDED_BY_CTRL_C and "Traceback" not in result.stderr
     assert checkpoints(desk.path / "run") == []  # the step was half done
 
 
 @slow
 def test_ctrl_c_before_the_run_has_begun(desk: Desk) -> None:
     """The folder can be used again: nothing was in it yet."""
-    command = [sys.executable, "-m", "grpo_core", "train", "run.toml", *PLUGINS, "--output", "run"]
-    process = desk.start(*command)
+    process = desk.start(*TRAIN, "run.toml")
     wait_until((desk.path / "run" / "checkpoints").exists)
     process.send_signal(SIGINT)
     result = desk.finish(process)
-    assert result.returncode == 130 and "Traceback" not in result.stderr
-    again = ["--resume"] if (desk.path / "run" / "config.json").exists() else ["run.toml"]
-    result = desk.grpo("train", *again, *PLUGINS, "--output", "run")
+    assert result.returncode in ENDED_BY_CTRL_C and "Traceback" not in result.stderr
+    has_begun = (desk.path / "run" / "config.json").exists()
+    result = desk.run(*TRAIN, "--resume" if has_begun else "run.toml")
     assert result.returncode == 0, result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,36 +80,36 @@ def test_the_report_needs_nothing_else(whole_run: Path) -> None:
     assert not re.search(r"<(script|link|iframe|object|embed|base)\b", page)
 
 
-def test_the_folder_of_a_run_is_not_used_twice(whole_desk: Desk, whole_run: Path) -> None:
-    before = snapshot(whole_run)
-    result = whole_desk.train("--output", "whole")
+def test_the_folder_of_a_run_is_not_used_twice(desk: Desk, whole_run: Path) -> None:
+    shutil.copytree(whole_run, desk.path / "whole")
+    result = desk.train("--output", "whole")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         "error: whole is not empty. Choose another --output, or pass --resume to go on with the "
         "run in it.\n"
     )
-    assert snapshot(whole_run) == before
+    assert snapshot(desk.path / "whole") == snapshot(whole_run)
 
 
-def test_a_finished_run_is_left_alone(whole_desk: Desk, whole_run: Path) -> None:
-    before = snapshot(whole_run)
-    result = whole_desk.grpo("train", "--resume", "--output", "whole", *PLUGINS)
+def test_a_finished_run_is_left_alone(desk: Desk, whole_run: Path) -> None:
+    shutil.copytree(whole_run, desk.path / "whole")
+    result = desk.grpo("train", "--resume", "--output", "whole", *PLUGINS)
     assert result.returncode == 0
     assert result.stdout.startswith("whole is finished: all 4 steps are done")
     assert "raise trainer.steps" in result.stdout
-    assert snapshot(whole_run) == before
+    assert snapshot(desk.path / "whole") == snapshot(whole_run)
 
 
-def test_a_resume_with_other_settings_is_refused(whole_desk: Desk, whole_run: Path) -> None:
-    before = snapshot(whole_run)
+def test_a_resume_with_other_settings_is_refused(desk: Desk, whole_run: Path) -> None:
+    shutil.copytree(whole_run, desk.path / "whole")
     changes = ("sampling.temperature=0.5", "verifiers.0.weight=2", "trainer.steps=9")
     sets = [part for change in changes for part in ("--set", change)]
-    result = whole_desk.grpo("train", "--resume", "--output", "whole", *PLUGINS, *sets)
+    result = desk.grpo("train", "--resume", "--output", "whole", *PLUGINS, *sets)
     assert (result.returncode, result.stdout) == (2, "")
     assert "sampling.temperature: 1.0 in the run, 0.5 now" in result.stderr
     assert "verifiers.0.weight: 1.0 in the run, 2.0 now" in result.stderr
     assert "trainer.steps:" not in result.stderr
-    assert snapshot(whole_run) == before
+    assert snapshot(desk.path / "whole") == snapshot(whole_run)
 
 
 @pytest.mark.slow

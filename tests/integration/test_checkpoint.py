@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -14,6 +15,9 @@ from grpo_core.errors import CheckpointError
 from grpo_core.training.checkpoint import (
     TrainerState,
     load_optimizer,
+    newest_checkpoint,
+    prune_checkpoints,
+    read_state,
     save_checkpoint,
     save_weights,
 )
@@ -73,3 +77,50 @@ def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file({f"other.{key}": value for key, value in load_file(path).items()}, path)
     with pytest.raises(CheckpointError, match=r"cannot be read.*other"):
         load_optimizer(folder, masters, optimizer)
+
+
+def test_a_tokenizer_with_several_templates_is_saved(tmp_path: Path) -> None:
+    """transformers gives them a folder of their own."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tools": "{{ tools }}"}
+    masters, optimizer = trained(model, torch.float32)
+    state = TrainerState(step=1)
+    folder = save_checkpoint(tmp_path, model, tokenizer, masters, optimizer, state)
+    assert [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_of_a_checkpoint_that_is_there_the_state_is_renewed(tmp_path: Path) -> None:
+    """An evaluation after it was written may have made it the best one."""
+    model = tiny_model()
+    masters, optimizer = trained(model, torch.float32)
+    for state in (TrainerState(step=1), TrainerState(step=1, best_step=1, best_pass_at_1=0.5)):
+        folder = save_checkpoint(tmp_path, model, tiny_tokenizer(), masters, optimizer, state)
+    assert read_state(folder) == state
+
+
+def test_the_newest_by_number_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("step-000009", "step-999999", "step-1000000", "step-1000000.bak", ".partial-x"):
+        (tmp_path / name).mkdir()
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None and newest.name == "step-1000000"
+    prune_checkpoints(tmp_path, keep=1, best_step=9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-000009", "step-1000000", "step-1000000.bak",
+    ]  # fmt: skip
+    assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors raises an error of its own on a full disk."""
+
+    def fail(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("grpo_core.training.checkpoint.save_file", fail)
+    model = tiny_model()
+    masters, optimizer = trained(model, torch.float32)
+    with pytest.raises(CheckpointError, match=r"step-000001: .*No space left.*intact"):
+        save_checkpoint(tmp_path, model, tiny_tokenizer(), masters, optimizer, TrainerState(step=1))
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from grpo_core.errors import ConfigError, DataError
 from grpo_core.models import bundled
 from grpo_core.models.load import (
     cast_model,
+    check_weights,
     choose_device,
     compute_dtype,
     eos_token_ids,
@@ -23,6 +24,7 @@ from grpo_core.models.load import (
     load_model,
     load_tokenizer,
 )
+from grpo_core.records.run_directory import RunDirectory
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 
 
@@ -126,6 +128,47 @@ def test_a_chat_template_of_ones_own(tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "x"
     with pytest.raises(DataError, match="cannot be read"):
         load_tokenizer(folder, ModelConfig(chat_template=str(tmp_path / "none")))
+
+
+def test_the_folder_of_a_run_is_no_model(tmp_path: Path) -> None:
+    run = RunDirectory.create("run", tmp_path)
+    run.write_config({"seed": 0})
+    (run.checkpoints / "step-000004").mkdir()
+    with pytest.raises(DataError, match=r"folder of a run.*run/checkpoints/step-000004"):
+        find_model(str(run.path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"hidden_size": 3}'])
+def test_a_config_that_describes_no_model(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(DataError, match=r"config\.json"):
+        find_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut"])
+def test_damaged_weights_are_found_without_loading_them(tmp_path: Path, damage: str) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    assert check_weights(folder) == 1
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    file.unlink()
+    if damage == "cut":
+        file.write_bytes(whole[:5000])
+    with pytest.raises(DataError, match="no weights" if damage == "absent" else "is damaged"):
+        check_weights(folder)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_model(folder, ModelConfig(device="cpu"))
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_a_tokenizer_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
+    folder = save_tiny_model(tmp_path / "m")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    if text is not None:
+        (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(DataError, match="holds no tokenizer that can be read"):
+        load_tokenizer(folder, ModelConfig())
 
 
 def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_a_run_learns_and_leaves_everything(model: Path, tmp_path: Path) -> None
     gaps = [line["sampler_logprob_gap"] for line in lines if line["trained_tokens"]]
     assert max(gaps) < 1e-4  # the sampler's probabilities are exact
     assert [result["step"] for result in directory.read_evaluations()] == [0, 10, 20, 25]
+    assert {result["split"] for result in directory.read_evaluations()} == {"test"}
     manifest = directory.read_manifest()
     assert manifest["verifiers"] == [{"name": "many_letters", "version": "1"}]
     assert manifest["train_test_overlap"] == 0
@@ -133,6 +134,30 @@ def test_a_reference_is_used_when_beta_is_positive(model: Path, tmp_path: Path) 
     lines = RunDirectory.open(tmp_path / "run").read_metrics()
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-6)  # the policy starts as the reference
     assert lines[-1]["kl"] > 1e-4
+
+
+def test_a_pass_rate_that_nobody_measured_is_none(model: Path, tmp_path: Path) -> None:
+    config = make_config(
+        model,
+        trainer={"steps": 1},
+        verifiers=[{"name": "silent"}],
+        evaluation={"num_prompts": 2, "num_samples": 1},
+    )
+    silent = tmp_path / "silent.py"
+    silent.write_text(
+        "from grpo_core import Verdict, hookimpl, verifier\n"
+        "@verifier(version='1')\n"
+        "def silent(sample):\n    return Verdict.abstain()\n"
+        "@hookimpl\ndef grpo_register_verifiers(register):\n    register('silent', silent)\n"
+    )
+    sources = PluginSources(files=(PLUGIN, str(silent)), use_entry_points=False)
+    directory = RunDirectory.create(tmp_path / "run", base="")
+    summary = train(config, load_plugins(sources), sources, directory)
+    assert summary["pass_at_1_after"] is None
+    assert summary["best"] == {"step": 0, "pass_at_1": None}
+    line = directory.read_metrics()[0]
+    assert line["pass_rate"] is None and line["reward_mean"] is None
+    assert line["status_abstain"] == 16
 
 
 @pytest.mark.parametrize("mood", ["raise", "hang", "nan", "exit", "memory"])
@@ -357,6 +382,14 @@ def test_preflight_finds_a_long_prompt_wherever_it_is(model: Path, tmp_path: Pat
     checks = preflight(make_config(model), load_plugins(sources), sources)
     assert not checks[-1].ok
     assert "exceeds the model's context of 512" in checks[-1].message
+
+
+def test_a_reference_of_several_lines_is_no_bare_answer(model: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "solutions.py"
+    solution = '"first this,\\nthen that, and so\\n#### 7")\n'
+    plugin.write_text(Path(PLUGIN).read_text().replace('"abc")\n', solution))
+    sources = PluginSources(files=(str(plugin),), use_entry_points=False)
+    assert all(check.ok for check in preflight(make_config(model), load_plugins(sources), sources))
 
 
 def test_the_summary_is_plain_json(model: Path, tmp_path: Path) -> None:

@@ -47,6 +47,22 @@ def test_messages_without_a_template_are_joined_by_blank_lines() -> None:
     assert tokenizer.decode(encode_prompt(tokenizer, Prompt("p", messages, None))) == "a\n\nb"
 
 
+def test_a_template_that_refuses_the_messages_is_explained() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    with pytest.raises(DataError, match=r"'p' \(roles: system, user\).*System role not supported"):
+        encode_prompt(tokenizer, Prompt("p", messages, None))
+
+
+@pytest.mark.parametrize("template", ["{% if", "{{ messages[9].content }}", "{{ 1 / 0 }}"])
+def test_a_broken_template_is_explained(template: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match="chat template cannot render prompt 'p'"):
+        encode_prompt(tokenizer, PROMPT)
+
+
 def test_an_empty_prompt_is_refused() -> None:
     tokenizer = tokenizer_that_adds(f"$A {END}")
     tokenizer.chat_template = None

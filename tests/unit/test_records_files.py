@@ -117,6 +117,13 @@ def test_redact(text: str, expected: str) -> None:
     assert redact(text) == expected
 
 
+def test_write_where_a_folder_should_be(tmp_path: Path) -> None:
+    """Also the removal of the temporary file fails there; the first error is the one to tell."""
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot write .*file/a.json: Not a directory"):
+        write_json(tmp_path / "file" / "a.json", 1)
+
+
 # Run directory
 
 
@@ -131,6 +138,14 @@ def test_create_takes_an_empty_folder_and_any_path(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert RunDirectory.create(tmp_path / "empty", "").path == tmp_path / "empty"
     assert RunDirectory.create(tmp_path / "a" / "b", "").checkpoints.is_dir()
+
+
+def test_create_takes_the_folder_of_a_run_that_never_began(tmp_path: Path) -> None:
+    first = RunDirectory.create("run", tmp_path)
+    assert RunDirectory.create("run", tmp_path).path == first.path
+    (first.path / "rollouts" / "step-000001.parquet").touch()
+    with pytest.raises(CheckpointError, match="not empty"):
+        RunDirectory.create("run", tmp_path)
 
 
 def test_created_names_differ(tmp_path: Path) -> None:
@@ -223,6 +238,21 @@ def test_rewind_forgets_later_steps(tmp_path: Path) -> None:
     assert [result["step"] for result in run.read_evaluations()] == [0, 2]
     assert run.read_evaluation_rollouts(3) == []
     assert run.read_summary() == {}
+
+
+def test_rewind_removes_what_a_kill_left_half_written(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from grpo_core.records.files import atomic_writer\n"
+        "with atomic_writer(Path(sys.argv[1])) as stream:\n"
+        "    stream.write(b'half')\n    stream.flush()\n    os.kill(os.getpid(), 9)\n"
+    )
+    path = run.path / "rollouts" / "step-000001.parquet"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(list(path.parent.iterdir())) == 1
+    run.rewind(1)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_names_of_files(tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_options_where_there_are_none() -> None:
         registry(("b", WithoutOptions))["b"].create({"size": 1})
 
 
+def test_a_failing_constructor_is_attributed() -> None:
+    class Failing:
+        def __init__(self) -> None:
+            raise LookupError("no weights")
+
+    with pytest.raises(PluginError) as caught:
+        registry(("a", Failing))["a"].create({})
+    assert "verifier 'a' of plugin 'here' (here 1.2) cannot be created" in str(caught.value)
+    assert "LookupError: no weights" in str(caught.value)
+
+
 def test_version_and_summary() -> None:
     assert registry(("a", WithOptions))["a"].version == "7"
     assert registry(("a", WithoutOptions))["a"].version == "1.2"  # its distribution's

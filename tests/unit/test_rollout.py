@@ -75,7 +75,9 @@ def test_a_sampler_that_loses_completions_is_refused(
             return [[completion(index) for index in indices] for indices in returned]
 
     def submit(name: str, sample: Any) -> Future[Verdict]:
-        return Future()
+        future: Future[Verdict] = Future()
+        future.set_result(Verdict.wrong())
+        return future
 
     judge: Any = SimpleNamespace(
         pool=SimpleNamespace(submit=submit), verifiers=[SimpleNamespace(name="v")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -199,3 +201,17 @@ def test_close_is_safe_to_call_twice() -> None:
     view.grpo_run_started(run_directory="x", config={})
     view.close()
     view.close()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run() -> None:
+    """`grpo train | head -1`: in a process of its own, for its standard output is given up."""
+    code = (
+        "import sys\nfrom grpo_core.cli.view import TerminalView\n"
+        "view = TerminalView()\n"
+        "for step in range(2000):\n    view.grpo_step_finished(step, {'reward_mean': 0.5})\n"
+        "print('the end', file=sys.stderr)\n"
+    )
+    command = f'"{sys.executable}" -c "{code}" | head -1'
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("step 0/?")
+    assert result.stderr == "the end\n"
