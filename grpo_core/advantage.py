@@ -15,23 +15,16 @@ Shape letters: P prompts, G completions of one prompt (a group).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import numpy.typing as npt
 import torch
 
-from grpo_core.errors import ConfigError, ShapeError, unknown_name
-from grpo_core.masking import as_mask
+from grpo_core.advantages.groups import Matrix, read_groups
+from grpo_core.errors import ConfigError, unknown_name
 
 Scale = Literal["std", "none"]
-Matrix = torch.Tensor | npt.NDArray[Any] | Sequence[Sequence[float]]
 
 SCALES: tuple[Scale, ...] = ("std", "none")
-
-# A reward is a weighted sum of a handful of components. Adding them in another order, or reaching
-# the same total by other components, moves it by a few roundings, each at most eps / 2 of it.
-CONSTANT_TOLERANCE_EPS = 4
 
 
 def group_advantages(
@@ -68,22 +61,10 @@ def group_advantages(
         raise ConfigError(
             f"ddof must be 0 or 1, got {ddof!r}: it is the population deviation or Bessel's."
         )
-    groups = _read_groups(rewards, valid)
-    if groups.unit.shape[1] < 2:
-        raise ShapeError(
-            "group_size must be >= 2, got 1: one completion has no group mean to compare with. "
-            "Set grpo.group_size."
-        )
-    num_valid = groups.valid.sum(-1, keepdim=True)
-    mean = groups.unit.sum(-1, keepdim=True) / num_valid
-    centred = torch.where(groups.valid, groups.unit - mean, 0.0)
+    groups = read_groups(rewards, valid, least=2)
     if scale == "std":
-        variance = centred.square().sum(-1, keepdim=True) / (num_valid - ddof)
-        advantages = centred / variance.sqrt()
-    else:
-        advantages = centred * groups.magnitude
-    # Groups without signal divided 0 by 0 above; nothing of it passes here.
-    return torch.where(groups.has_signal, advantages, 0.0).to(groups.dtype)
+        return groups.finish(groups.centred / groups.deviation(ddof))
+    return groups.finish(groups.centred * groups.magnitude)
 
 
 def mean_advantages(rewards: Matrix, valid: Matrix | None = None) -> torch.Tensor:
@@ -110,79 +91,4 @@ def zero_signal_groups(rewards: Matrix, valid: Matrix | None = None) -> torch.Te
     Raises:
         ShapeError: if a shape is not [P, G], or a valid reward is not finite.
     """
-    return ~_read_groups(rewards, valid).has_signal.squeeze(-1)
-
-
-class _Groups(NamedTuple):
-    """Rewards made ready for arithmetic.
-
-    Attributes:
-        unit: [P, G] float64 rewards divided by `magnitude`, so that squares of the smallest and of
-            the largest rewards neither vanish nor overflow; 0 where not valid.
-        magnitude: [P, 1] float64, the largest absolute valid reward.
-        valid: [P, G] bool.
-        has_signal: [P, 1] bool, at least two valid rewards that truly differ.
-        dtype: of the rewards that came in.
-    """
-
-    unit: torch.Tensor
-    magnitude: torch.Tensor
-    valid: torch.Tensor
-    has_signal: torch.Tensor
-    dtype: torch.dtype
-
-
-def _read_groups(rewards: Matrix, valid: Matrix | None) -> _Groups:
-    given = _as_tensor(rewards, "rewards")
-    if not given.is_floating_point():
-        given = given.to(torch.get_default_dtype())
-    mask = _read_valid(valid, given)
-    _check_finite(given, mask)
-
-    kept = torch.where(mask, given.double(), 0.0)
-    magnitude = kept.abs().amax(-1, keepdim=True)
-    unit = torch.where(magnitude > 0, kept / magnitude, 0.0)
-    highest = torch.where(mask, unit, -torch.inf).amax(-1, keepdim=True)
-    lowest = torch.where(mask, unit, torch.inf).amin(-1, keepdim=True)
-    tolerance = CONSTANT_TOLERANCE_EPS * torch.finfo(given.dtype).eps
-    return _Groups(unit, magnitude, mask, highest - lowest > tolerance, given.dtype)
-
-
-def _as_tensor(values: Matrix, name: str) -> torch.Tensor:
-    """[P, G] tensor of `values`, detached."""
-    try:
-        tensor = values.detach() if isinstance(values, torch.Tensor) else torch.tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(
-            f"{name} must be a rectangle [P, G] of numbers: {error}. "
-            "Pad short groups, and mark the padding as not valid."
-        ) from error
-    if tensor.ndim != 2 or tensor.shape[1] == 0:
-        raise ShapeError(
-            f"{name} must be [P, G] with G >= 1, got {list(tensor.shape)}: each row is the group "
-            "of one prompt. Reshape to (num_prompts, group_size)."
-        )
-    return tensor
-
-
-def _read_valid(valid: Matrix | None, rewards: torch.Tensor) -> torch.Tensor:
-    if valid is None:
-        return torch.ones_like(rewards, dtype=torch.bool)
-    mask = as_mask(_as_tensor(valid, "valid"), "valid")
-    if mask.shape != rewards.shape:
-        raise ShapeError(
-            f"valid must have the shape of rewards {list(rewards.shape)}, got {list(mask.shape)}: "
-            "it says of each completion whether it counts."
-        )
-    return mask.to(rewards.device)
-
-
-def _check_finite(rewards: torch.Tensor, valid: torch.Tensor) -> None:
-    strange = (valid & ~rewards.isfinite()).nonzero()
-    if len(strange):
-        prompt, completion = strange[0].tolist()
-        raise ShapeError(
-            f"rewards must be finite where valid, got {rewards[prompt, completion].item()} at "
-            f"prompt {prompt}, completion {completion} ({len(strange)} in all): one such reward "
-            "spoils its group. Mark it as not valid, or mend the verifier or shaper it came from."
-        )
+    return ~read_groups(rewards, valid).has_signal.squeeze(-1)

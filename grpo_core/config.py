@@ -54,6 +54,14 @@ class SamplingConfig(Settings):
     top_k: NonNegativeInt = Field(0, description="0 is off")
     stop: tuple[str, ...] = ()
     batch_size: PositiveInt = Field(128, description="completions decoded side by side")
+    kv_cache_gb: PositiveFloat = Field(
+        2.0, description="memory vllm sets aside for keys and values; hf takes what it needs"
+    )
+    canary_limit: NonNegativeFloat = Field(
+        0.0,
+        description="nats, on average over a fixed probe, between the trainer and a sampler with "
+        "weights of its own that stop the run; 0: 0.3, in float32 0.02",
+    )
 
 
 class GrpoConfig(Settings):
@@ -67,11 +75,21 @@ class GrpoConfig(Settings):
     epsilon_low: float = Field(
         0.2,
         ge=0,
-        lt=1,
+        le=1,
         description="clip below 1 - this. Either clip acts once several updates share a batch",
     )
     epsilon_high: NonNegativeFloat = Field(0.2, description="clip above 1 + this")
     beta: NonNegativeFloat = Field(0.0, description="weight of the KL to the starting model")
+    kl_in: Literal["loss", "reward", "advantage"] = Field(
+        "loss", description="what the KL is subtracted from; see docs/algorithms.md"
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    mismatch: Literal[
+        "off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
+    ] = Field("off", description="reweights tokens by trainer / sampler probability, up to 2")
+    mask_truncated: bool = Field(
+        False, description="completions cut off by max_new_tokens are judged but not trained on"
+    )
 
 
 class TrainerConfig(Settings):

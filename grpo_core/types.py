@@ -331,3 +331,15 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Free what the sampler holds."""
         ...
+
+
+@runtime_checkable
+class ProbedSampler(Protocol):
+    """A sampler with weights of its own, which lets the trainer find out whether they are right.
+
+    An engine that samples from the trainer's very model has nothing to go wrong and leaves it out.
+    """
+
+    def probe_logprobs(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[float]]:
+        """Log-probability, in nats at temperature 1, of every token of a sequence but the first."""
+        ...

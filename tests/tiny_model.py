@@ -121,9 +121,9 @@ def tiny_model(
     return model.eval()
 
 
-def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0, **changes: object) -> Path:
     """Write model and tokenizer so that `from_pretrained` reads them."""
-    model = tiny_model(family, seed=seed)
+    model = tiny_model(family, seed=seed, **changes)
     model.generation_config.eos_token_id = 0
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

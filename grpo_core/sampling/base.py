@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grpo_core.errors import DataError
-from grpo_core.types import Prompt
+from grpo_core.errors import DataError, SamplingError
+from grpo_core.types import FinishReason, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,9 +95,22 @@ def uniforms(seed: int, prompt_id: str, index: int, count: int) -> np.ndarray:
     They depend on nothing but the arguments, so that a completion does not change with what else
     is in its batch, with the process that samples it, or with a resume.
     """
-    key = hashlib.blake2b(f"{seed}\x1f{index}\x1f{prompt_id}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    generator = np.random.Generator(np.random.Philox(key=_draw_key(seed, prompt_id, index)))
     return generator.random(count)
+
+
+def completion_seed(seed: int, prompt_id: str, index: int) -> int:
+    """A seed in [0, 2**63) for an engine that gives every completion a generator of its own.
+
+    It depends on the same things as `uniforms`, and for the same reasons.
+    """
+    return _draw_key(seed, prompt_id, index) >> 65
+
+
+def _draw_key(seed: int, prompt_id: str, index: int) -> int:
+    """128 bits that belong to one completion alone."""
+    key = hashlib.blake2b(f"{seed}\x1f{index}\x1f{prompt_id}".encode(), digest_size=16).digest()
+    return int.from_bytes(key, "little")
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -109,3 +123,30 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str | None:
     """`text` before the first stop string, or None if it holds none."""
     positions = [at for at in (text.find(string) for string in stop) if at >= 0]
     return text[: min(positions)] if positions else None
+
+
+def completion_text(
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: Sequence[int],
+    finish_reason: FinishReason,
+    stop: Sequence[str],
+) -> str:
+    """What the verifier reads: without special tokens, end-of-sequence token, and stop string."""
+    ids = token_ids[:-1] if finish_reason == "eos" else token_ids
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+    cut = cut_at_stop(text, stop) if finish_reason == "stop" else None
+    return text if cut is None else cut
+
+
+def check_finite(logprob: float, position: int) -> None:
+    """Refuse a log-probability that is none: broken weights must not pass for a wrong answer.
+
+    Raises:
+        SamplingError: if it is NaN or infinite.
+    """
+    if not math.isfinite(logprob):
+        raise SamplingError(
+            f"the model's logits are not finite at token {position + 1} of a completion: its "
+            "weights hold NaN or infinity, or model.dtype is too narrow for it. Go back to an "
+            "earlier checkpoint, or try model.dtype = 'float32'."
+        )

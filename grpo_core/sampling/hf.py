@@ -9,7 +9,6 @@ Left out: continuous batching; waiting prompts start when the whole batch is don
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +18,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from grpo_core.errors import ConfigError, SamplingError
+from grpo_core.errors import ConfigError
 from grpo_core.models.load import eos_token_ids
 from grpo_core.sampling.base import (
     SamplerContext,
+    check_finite,
+    completion_text,
     cut_at_stop,
     encode_prompt,
     first_draws,
@@ -122,7 +123,7 @@ class HfSampler:
             )
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 if row.finish_reason is None:
-                    _check_finite(logprob, step)
+                    check_finite(logprob, step)
                     row.token_ids.append(token)
                     row.logprobs.append(logprob)
                     row.finish_reason = self._finished(row, params)
@@ -185,21 +186,13 @@ class HfSampler:
         A token stands for at least one byte, a character for at most four.
         """
         reach = 4 * max(len(string) for string in stop) + 4
-        return self._decode_text(row.token_ids[-reach:])
-
-    def _decode_text(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode(row.token_ids[-reach:], skip_special_tokens=True))
 
     def _completion(self, row: _Row, params: SamplingParams) -> Completion:
-        ids = row.token_ids[:-1] if row.finish_reason == "eos" else row.token_ids
-        text = self._decode_text(ids)
-        if row.finish_reason == "stop":
-            cut = cut_at_stop(text, params.stop)
-            text = text if cut is None else cut
         assert row.finish_reason is not None
         return Completion(
             token_ids=tuple(row.token_ids),
-            text=text,
+            text=completion_text(self._tokenizer, row.token_ids, row.finish_reason, params.stop),
             sampler_logprobs=tuple(row.logprobs),
             finish_reason=row.finish_reason,
             index=row.index,
@@ -214,14 +207,4 @@ def _check_cache(model: PreTrainedModel) -> None:
             f"sampling.engine 'hf' cannot sample from a {type(model).__name__}: it has recurrent "
             "layers, whose state cannot be shared out like a key-value cache. Choose a model with "
             "attention in every layer, or another engine."
-        )
-
-
-def _check_finite(logprob: float, step: int) -> None:
-    """Broken weights must not pass for a model that answers wrongly."""
-    if not math.isfinite(logprob):
-        raise SamplingError(
-            f"the model's logits are not finite at token {step + 1} of a completion: its weights "
-            "hold NaN or infinity, or model.dtype is too narrow for it. Go back to an earlier "
-            "checkpoint, or try model.dtype = 'float32'."
         )

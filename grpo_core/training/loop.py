@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from grpo_core.config import RunConfig
+from grpo_core.errors import SamplingError
 from grpo_core.rollout import AdvantageEstimator, Judge, OnProgress, collect, with_advantages
 from grpo_core.sampling.base import derive_seed
+from grpo_core.training.canary import create_canary
+from grpo_core.training.kl_price import with_kl_price
 from grpo_core.training.metrics import StepTimes, step_metrics
 from grpo_core.training.order import prompt_indices
 from grpo_core.training.update import Learner, update
@@ -22,11 +25,19 @@ from grpo_core.types import Prompt, RolloutGroup, Sampler, SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of the loop hands out: the judged groups and the line for metrics.jsonl."""
+    """What one step of the loop hands out.
+
+    Attributes:
+        groups: judged, with advantages.
+        metrics: the line for metrics.jsonl.
+        failure: set when the new weights did not reach the sampler. The step itself is sound and
+            can be saved; the loop raises this when it is asked to go on.
+    """
 
     number: int
     groups: Sequence[RolloutGroup]
     metrics: dict[str, float]
+    failure: SamplingError | None = None
 
 
 def grpo_steps(
@@ -48,8 +59,13 @@ def grpo_steps(
     Raises:
         ErrorBudgetExceeded: if verifiers fail too often. TrainingError: if a loss or gradient is
             not finite. In both cases the weights are those of the step before.
+        SamplingError: if the sampler has other weights than the learner.
     """
     config = learner.config
+    canary = create_canary(learner, sampler, prompts)
+    start = canary.check()
+    if start.failure is not None:
+        raise start.failure
     for step in range(first_step, config.trainer.steps + 1):
         started = time.perf_counter()
         indices = prompt_indices(len(prompts), config.grpo.prompts_per_step, step, config.seed)
@@ -65,13 +81,14 @@ def grpo_steps(
             step=step,
             on_progress=on_progress,
         )
-        groups = with_advantages(collection.groups, estimate_advantages)
+        estimate, kl = with_kl_price(learner, collection.groups, estimate_advantages)
+        groups = with_advantages(collection.groups, estimate)
         if on_scored is not None:
             on_scored(step, groups)
 
         scored = time.perf_counter()
         result = update(learner, groups, step)
-        sampler.update_weights()
+        handed = canary.hand_over()
 
         times = StepTimes(
             total=time.perf_counter() - started,
@@ -79,7 +96,10 @@ def grpo_steps(
             verify=collection.seconds_verify,
             train=time.perf_counter() - scored,
         )
-        yield Step(step, groups, step_metrics(step, groups, result, times))
+        metrics = {**step_metrics(step, groups, result, times), **kl, **handed.metrics}
+        yield Step(step, groups, metrics, handed.failure)
+        if handed.failure is not None:
+            raise handed.failure
 
 
 def sampling_params(config: RunConfig, step: int) -> SamplingParams:

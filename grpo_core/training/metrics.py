@@ -32,7 +32,9 @@ def step_metrics(
     `clipped_share` (of trained tokens). `reward_*` are over valid completions, `pass_rate` over
     completions judged by the first verifier. `sampler_logprob_gap` is the mean absolute
     difference, in nats, between sampler and trainer on the same tokens; with top_p or top_k it
-    holds the truncated mass too. A mean over nothing is NaN.
+    holds the truncated mass too. `entropy` is estimated, without bias, by the mean of -log p of all
+    tokens that were sampled, in nats; no distribution is computed for it. A mean over nothing is
+    NaN.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
@@ -49,6 +51,7 @@ def step_metrics(
         "zero_signal_share": _mean(no_signal),
         "valid_share": _mean([rollout.is_valid for rollout in rollouts]),
         "completion_length_mean": _mean(lengths),
+        "entropy": _mean([-p for r in rollouts for p in r.completion.sampler_logprobs]),
         "truncated_share": _mean([rollout.completion.is_truncated for rollout in rollouts]),
         **{f"status_{status.value}": statuses[status] for status in Status},
         **_component_means(rollouts),

@@ -30,12 +30,14 @@ class TrainingCompletion:
         prompt_ids, token_ids: the prompt's tokens and the completion's [T], T >= 1.
         advantage: weight of its policy gradient.
         sampler_logprobs: [T] nats, as recorded by the sampler.
+        place: a number of the caller's, which comes back in `MicroBatch.places`.
     """
 
     prompt_ids: Sequence[int]
     token_ids: Sequence[int]
     advantage: float
     sampler_logprobs: Sequence[float]
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class MicroBatch:
         targets: [N] the tokens they predict.
         rows, columns: [N] where each token lies in [B, T] tensors.
         completion_mask: [B, T] bool, true on tokens of a completion.
-        advantages: [B]. sampler_logprobs: [B, T], 0 where masked.
+        advantages: [B]. sampler_logprobs: [B, T], 0 where masked. places: [B].
     """
 
     input_ids: Tensor
@@ -62,6 +64,7 @@ class MicroBatch:
     completion_mask: Tensor
     advantages: Tensor
     sampler_logprobs: Tensor
+    places: Tensor
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
@@ -168,4 +171,5 @@ def _micro_batch(rows: Sequence[Sequence[TrainingCompletion]]) -> MicroBatch:
         completion_mask=mask,
         advantages=torch.tensor([item.advantage for item in members], dtype=torch.float32),
         sampler_logprobs=logprobs,
+        places=torch.tensor([item.place for item in members]),
     )

@@ -29,6 +29,7 @@ from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, collect, with_advantages
 from grpo_core.sampling.base import encode_prompt
 from grpo_core.sampling.scripted import ScriptedSampler
+from grpo_core.training.kl_price import with_kl_price
 from grpo_core.training.loop import sampling_params
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
@@ -93,7 +94,7 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
     """Rules between settings, and every name in them.
 
     Raises:
-        ConfigError, PluginError: at the first problem.
+        ConfigError, PluginError, MissingExtraError: at the first problem.
     """
     size = config.grpo.group_size
     if size < 2:
@@ -101,7 +102,15 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
             f"grpo.group_size must be >= 2, got {size}: one completion has no group to be "
             "compared with. Set grpo.group_size, usually 8."
         )
-    plugins.samplers[config.sampling.engine].load()
+    sampling = config.sampling
+    if config.grpo.mismatch != "off" and (sampling.top_p < 1 or sampling.top_k > 0):
+        raise ConfigError(
+            f"grpo.mismatch = '{config.grpo.mismatch}' needs sampling.top_p = 1 and top_k = 0, got "
+            f"{sampling.top_p} and {sampling.top_k}: the ratio would be the probability that was "
+            "cut off, not an error of the engine. Set grpo.mismatch = 'off'."
+        )
+    engine = plugins.samplers[config.sampling.engine].load()
+    getattr(engine, "check_installed", lambda: None)()
     plugins.advantages[config.grpo.advantage].load()
     plugins.losses[config.grpo.loss].load()
     for name in config.trackers:
@@ -218,8 +227,11 @@ def rehearse(
                     f"verifier '{verdict.verifier}' failed in rehearsal on the completion "
                     f"{rollout.completion.text!r:.80}: {verdict.status}: {verdict.reason}"
                 )
-    groups = with_advantages(collection.groups, plugins.advantages[config.grpo.advantage].load())
-    result = update(_tiny_learner(config, plugins, tokenizer), groups, step)
+    learner = _tiny_learner(config, plugins, tokenizer)
+    estimate = plugins.advantages[config.grpo.advantage].load()
+    estimate, _ = with_kl_price(learner, collection.groups, estimate)
+    groups = with_advantages(collection.groups, estimate)
+    result = update(learner, groups, step)
     right = sum(rollout.judgement.is_correct for rollout in rollouts)
     return (
         f"{len(rollouts)} scripted completions, {right} judged correct, "

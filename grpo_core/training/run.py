@@ -236,6 +236,8 @@ def _after_step(run: _Run, step: Step, trackers: Sequence[Any], seconds: float) 
     for tracker in trackers:
         tracker.log(step.number, step.metrics)
     run.plugins.manager.hook.grpo_step_finished(step=step.number, metrics=step.metrics)
+    if step.failure is not None:
+        raise step.failure  # before the sampler is evaluated
     _evaluate_if_due(run)
     save_every = run.config.trainer.save_every
     if save_every and step.number % save_every == 0:

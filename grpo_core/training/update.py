@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grpo_core.config import RunConfig
+from grpo_core.config import GrpoConfig, RunConfig
 from grpo_core.errors import TrainingError
 from grpo_core.losses.output import LossOutput
 from grpo_core.masking import masked_sum, token_weights
+from grpo_core.mismatch import mismatch_weights
 from grpo_core.sampling.base import derive_seed
 from grpo_core.training.optimizer import learning_rate, set_learning_rate
 from grpo_core.training.packing import MicroBatch, TrainingCompletion, pack
@@ -58,6 +59,8 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
 
     Completions that cannot change the gradient (advantage 0 and no KL) are not computed; they
     still count in the loss's denominators, so the gradient does not depend on leaving them out.
+    With grpo.mask_truncated a truncated completion counts as an empty one: among the completions,
+    and with no tokens.
     Where none is left there is no gradient, and the weights and moments stay as they are.
 
     Raises:
@@ -65,7 +68,12 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
     """
     config = learner.config
     valid = [rollout for group in groups for rollout in group.rollouts if rollout.is_valid]
-    num_tokens = sum(len(rollout.completion.token_ids) for rollout in valid)
+    masks = config.grpo.mask_truncated
+    num_tokens = sum(
+        len(rollout.completion.token_ids)
+        for rollout in valid
+        if not (masks and rollout.completion.is_truncated)
+    )
     totals: defaultdict[str, float] = defaultdict(float)
     learner.optimizer.zero_grad(set_to_none=True)
     # Nothing here is random; should a loss of a plugin be, a resumed run repeats it.
@@ -81,12 +89,11 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
                 num_tokens=num_tokens,
                 max_new_tokens=config.sampling.max_new_tokens,
             )
-            output, gap = _loss(learner, batch, weights)
+            output, sums = _loss(learner, batch, weights)
             output.loss.backward()
             totals["loss"] += output.loss.item()
-            totals["gap_sum"] += gap
             totals["trained_tokens"] += len(batch.targets)
-            for name, value in output.metrics.items():
+            for name, value in {**output.metrics, **sums}.items():
                 totals[name] += value.item()
     rate = learning_rate(config.trainer, step)
     norm = _take_step(learner, totals["loss"], rate, groups)
@@ -94,7 +101,7 @@ def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Updat
 
 
 def _micro_batches(learner: Learner, groups: Sequence[RolloutGroup]) -> Iterator[MicroBatch]:
-    needs_all = learner.config.grpo.beta > 0
+    settings = learner.config.grpo
     completions = [
         TrainingCompletion(
             group.prompt_token_ids,
@@ -104,41 +111,66 @@ def _micro_batches(learner: Learner, groups: Sequence[RolloutGroup]) -> Iterator
         )
         for group in groups
         for rollout in group.rollouts
-        if _is_trained(rollout, needs_all)
+        if _is_trained(rollout, settings)
     ]
     max_tokens = learner.config.trainer.micro_batch_tokens
     for batch in pack(completions, max_tokens, share_prompts=learner.layout.share_prompts):
         yield batch.to(learner.model.device)
 
 
-def _is_trained(rollout: Rollout, needs_all: bool) -> bool:
-    has_signal = needs_all or rollout.advantage != 0
-    return rollout.is_valid and has_signal and len(rollout.completion.token_ids) > 0
+def _is_trained(rollout: Rollout, settings: GrpoConfig) -> bool:
+    has_signal = _kl_weight(settings) > 0 or rollout.advantage != 0
+    is_masked = settings.mask_truncated and rollout.completion.is_truncated
+    return (
+        rollout.is_valid and has_signal and not is_masked and len(rollout.completion.token_ids) > 0
+    )
 
 
-def _loss(learner: Learner, batch: MicroBatch, weights: Tensor) -> tuple[LossOutput, float]:
-    """The micro-batch's share of the loss, and its summed |sampler - trainer| log-probability."""
+def _kl_weight(settings: GrpoConfig) -> float:
+    """Weight of the KL in the loss; elsewhere it is part of the advantage already."""
+    return settings.beta if settings.kl_in == "loss" else 0.0
+
+
+def _loss(
+    learner: Learner, batch: MicroBatch, weights: Tensor
+) -> tuple[LossOutput, dict[str, Tensor]]:
+    """The micro-batch's share of the loss, and sums over its tokens.
+
+    They are `gap_sum`, of the absolute difference of sampler and trainer, and, where that is
+    corrected, `mismatch_weight_sum` and `mismatch_masked_tokens`.
+    """
     settings, temperature = learner.config.grpo, learner.config.sampling.temperature
+    beta = _kl_weight(settings)
     reference = None
-    if learner.reference is not None:
+    if learner.reference is not None and beta > 0:
         with torch.no_grad():
             reference = completion_logprobs(learner.reference, batch, learner.layout, temperature)
     logprobs = completion_logprobs(learner.model, batch, learner.layout, temperature)
+    mask = batch.completion_mask
+    gap = (logprobs.detach() - batch.sampler_logprobs).abs()
+    sums = {"gap_sum": masked_sum(gap, mask)}
+    advantages = batch.advantages
+    if settings.mismatch != "off":
+        # Every loss is proportional to the advantage, save for its KL, which is not reweighted.
+        factor = mismatch_weights(logprobs, batch.sampler_logprobs, mask, settings.mismatch)
+        advantages = advantages.unsqueeze(1) * factor
+        sums["mismatch_weight_sum"] = factor.sum()
+        sums["mismatch_masked_tokens"] = (mask & (factor == 0)).sum()
     output = learner.loss(
         logprobs,
         # One update for each batch of samples: the policy that sampled is the policy that learns,
         # and its own log-probabilities are the exact old ones.
         logprobs.detach(),
-        batch.advantages,
+        advantages,
         weights,
-        completion_mask=batch.completion_mask,
+        completion_mask=mask,
         epsilon_low=settings.epsilon_low,
         epsilon_high=settings.epsilon_high,
-        beta=settings.beta,
+        beta=beta,
         ref_logprobs=reference,
+        kl_estimator=settings.kl_estimator,
     )
-    gap = (logprobs.detach() - batch.sampler_logprobs).abs()
-    return output, masked_sum(gap, batch.completion_mask).item()
+    return output, sums
 
 
 def _take_step(learner: Learner, loss: float, rate: float, groups: Sequence[RolloutGroup]) -> float:
@@ -171,4 +203,7 @@ def _means(totals: Mapping[str, float]) -> dict[str, float]:
     }
     if "kl_sum" in totals:
         means["kl"] = totals["kl_sum"] / tokens
+    if "mismatch_weight_sum" in totals:
+        means["mismatch_weight"] = totals["mismatch_weight_sum"] / tokens
+        means["mismatch_masked_share"] = totals["mismatch_masked_tokens"] / tokens
     return means

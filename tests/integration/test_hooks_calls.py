@@ -87,8 +87,8 @@ def test_hook_grpo_register_advantages(plugins: Plugins) -> None:
     torch = pytest.importorskip("torch")
     rewards = torch.tensor([[1.0, 0.0, 0.5, float("nan")], [1.0, 9.0, 9.0, 9.0]])
     valid = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    advantages = plugins.advantages["leave_one_out"].load()(rewards, valid)
-    assert advantages.tolist() == [[0.75, -0.75, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    advantages = plugins.advantages["above_average"].load()(rewards, valid)
+    assert advantages.tolist() == [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
 
 
 def test_hook_grpo_register_losses(plugins: Plugins) -> None:

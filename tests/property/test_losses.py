@@ -352,8 +352,8 @@ def valid_arguments() -> dict[str, Any]:
         ({"weights": torch.zeros(2, 1)}, r"weights .*got \[2, 1\]"),
         ({"completion_mask": torch.ones(1, 3)}, r"completion_mask .*got \[1, 3\]"),
         ({"completion_mask": torch.full((2, 3), 0.5)}, "completion_mask must hold 0 and 1 only"),
-        ({"advantages": torch.zeros(2, 3)}, r"advantages must be \[2\], got \[2, 3\]"),
-        ({"advantages": torch.zeros(3)}, r"advantages must be \[2\], got \[3\]"),
+        ({"advantages": torch.zeros(2, 2)}, r"advantages must be \[2\] or \[2, 3\], got \[2, 2\]"),
+        ({"advantages": torch.zeros(3)}, r"advantages must be \[2\] or \[2, 3\], got \[3\]"),
         ({"beta": 0.1, "ref_logprobs": torch.zeros(2, 1)}, r"ref_logprobs .*got \[2, 1\]"),
     ],
 )

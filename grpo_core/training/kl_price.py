@@ -1,0 +1,79 @@
+"""The KL to the reference as a price in rewards or advantages (grpo.kl_in)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from grpo_core.advantages.kl_penalty import subtract_kl
+from grpo_core.losses.parts import KL_ESTIMATORS
+from grpo_core.rollout import AdvantageEstimator
+from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.policy import completion_logprobs, trainer_mode
+from grpo_core.training.update import Learner
+from grpo_core.types import RolloutGroup
+
+
+def with_kl_price(
+    learner: Learner, groups: Sequence[RolloutGroup], estimate: AdvantageEstimator
+) -> tuple[AdvantageEstimator, dict[str, float]]:
+    """The estimator with the KL subtracted from its rewards or from its advantages.
+
+    Where the KL belongs into the loss, or beta is 0, the estimator comes back as it is and nothing
+    is computed. Otherwise policy and reference score the completions once more.
+
+    Returns:
+        The estimator for exactly these groups, and the metric `kl`, nats a token.
+    """
+    settings = learner.config.grpo
+    if settings.beta == 0 or settings.kl_in == "loss":
+        return estimate, {}
+    kl = completion_kls(learner, groups)
+    tokens = sum(len(rollout.completion.token_ids) for g in groups for rollout in g.rollouts)
+    metrics = {"kl": kl.sum().item() / tokens if tokens else math.nan}
+
+    def in_reward(rewards: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return estimate(subtract_kl(rewards, kl, settings.beta, valid), valid)
+
+    def in_advantage(rewards: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return subtract_kl(estimate(rewards, valid), kl, settings.beta, valid)
+
+    return (in_reward if settings.kl_in == "reward" else in_advantage), metrics
+
+
+@torch.no_grad()
+def completion_kls(learner: Learner, groups: Sequence[RolloutGroup]) -> torch.Tensor:
+    """[P, G] KL of each completion to the reference: its tokens' estimates, summed.
+
+    The estimate is the one of grpo.kl_estimator, under the sampling temperature.
+    """
+    config, layout, reference = learner.config, learner.layout, learner.reference
+    assert reference is not None, "beta is positive"
+    rollouts = [(group, rollout) for group in groups for rollout in group.rollouts]
+    completions = [
+        TrainingCompletion(
+            group.prompt_token_ids,
+            rollout.completion.token_ids,
+            0.0,
+            rollout.completion.sampler_logprobs,
+            place,
+        )
+        for place, (group, rollout) in enumerate(rollouts)
+        if rollout.completion.token_ids
+    ]
+    kls = torch.zeros(len(rollouts), dtype=torch.float64)
+    estimate = KL_ESTIMATORS[config.grpo.kl_estimator]
+    temperature = config.sampling.temperature
+    max_tokens = config.trainer.micro_batch_tokens
+    with trainer_mode(learner.model), trainer_mode(reference):
+        for batch in pack(completions, max_tokens, share_prompts=layout.share_prompts):
+            batch = batch.to(learner.model.device)
+            logprobs, ref_logprobs = (
+                completion_logprobs(model, batch, layout, temperature)
+                for model in (learner.model, reference)
+            )
+            per_token = estimate(logprobs, ref_logprobs)  # both are 0 where masked, and so is it
+            kls[batch.places.cpu()] = per_token.double().sum(-1).cpu()
+    return kls.reshape(len(groups), -1)

@@ -1,0 +1,285 @@
+"""Every option of [grpo] through real training of a tiny model, and what it must change."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from grpo_core.advantage import group_advantages
+from grpo_core.advantages.kl_penalty import subtract_kl
+from grpo_core.config import RunConfig, SamplingConfig
+from grpo_core.errors import ConfigError
+from grpo_core.kl import k1, k2, k3
+from grpo_core.losses.grpo import grpo_loss
+from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.records.run_directory import RunDirectory
+from grpo_core.rollout import with_advantages
+from grpo_core.sampling.base import SamplerContext
+from grpo_core.sampling.hf import create_sampler
+from grpo_core.training.kl_price import completion_kls, with_kl_price
+from grpo_core.training.optimizer import create_optimizer
+from grpo_core.training.policy import find_layout
+from grpo_core.training.precision import MasterWeights
+from grpo_core.training.preflight import check_settings
+from grpo_core.training.run import train
+from grpo_core.training.update import Learner, UpdateResult, update
+from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.validation import build
+from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = str(Path(__file__).with_name("letter_plugin.py"))
+SOURCES = PluginSources(files=(PLUGIN,), use_entry_points=False)
+PROMPTS = [
+    Prompt(f"p{n}", [{"role": "user", "content": text}], None) for n, text in enumerate("ab")
+]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def run(model_folder: Path, path: Path, sections: dict[str, Any]) -> list[dict[str, float]]:
+    """Two steps of training; the lines of metrics.jsonl."""
+    values: dict[str, Any] = {
+        "model": {"path": str(model_folder), "dtype": "float32"},
+        "task": {"name": "letters"},
+        "sampling": {"max_new_tokens": 8},
+        "trainer": {"steps": 2, "learning_rate": 1e-2, "warmup_steps": 0},
+        "verification": {"deadline": 2.0},
+        "evaluation": {"num_prompts": 2, "num_samples": 1},
+        "grpo": {"group_size": 6, "prompts_per_step": 3, **sections.pop("grpo", {})},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}
+    config = build(RunConfig, values)
+    directory = RunDirectory.create(path, base="")
+    summary = train(config, load_plugins(SOURCES), SOURCES, directory)
+    assert summary["status"] == "finished"
+    lines = directory.read_metrics()
+    assert all(math.isfinite(line["loss"]) and math.isfinite(line["entropy"]) for line in lines)
+    assert any(line["grad_norm"] > 0 for line in lines)
+    return lines
+
+
+def names(kind: str) -> list[str]:
+    registry = getattr(load_plugins(PluginSources(use_entry_points=False)), kind)
+    return [item.name for item in registry]
+
+
+@pytest.mark.parametrize("advantage", names("advantages"))
+def test_every_advantage_trains(model_folder: Path, tmp_path: Path, advantage: str) -> None:
+    size = 9 if advantage == "pass_at_8" else 6
+    run(model_folder, tmp_path / "run", {"grpo": {"advantage": advantage, "group_size": size}})
+
+
+@pytest.mark.parametrize("loss", names("losses"))
+def test_every_loss_trains(model_folder: Path, tmp_path: Path, loss: str) -> None:
+    run(model_folder, tmp_path / "run", {"grpo": {"loss": loss, "beta": 0.05}})
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs/recipes").glob("*.toml")), ids=str)
+def test_every_recipe_trains(model_folder: Path, tmp_path: Path, recipe: Path) -> None:
+    values = tomllib.loads(recipe.read_text())
+    run(model_folder, tmp_path / "run", {"grpo": values["grpo"]})
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("place", ["loss", "reward", "advantage"])
+def test_every_kl_trains(model_folder: Path, tmp_path: Path, estimator: str, place: str) -> None:
+    settings = {"beta": 0.1, "kl_in": place, "kl_estimator": estimator}
+    first, second = run(model_folder, tmp_path / "run", {"grpo": settings})
+    assert first["kl"] == pytest.approx(0, abs=1e-6)  # the policy starts as the reference
+    assert abs(second["kl"]) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "mismatch", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+)
+def test_every_mismatch_correction_trains(
+    model_folder: Path, tmp_path: Path, mismatch: str
+) -> None:
+    for line in run(model_folder, tmp_path / "run", {"grpo": {"mismatch": mismatch}}):
+        if line["trained_tokens"]:  # the embedded engine's probabilities are exact
+            assert line["mismatch_weight"] == pytest.approx(1, abs=1e-3)
+            assert line["mismatch_masked_share"] == 0
+
+
+def test_truncated_completions_can_be_left_out(model_folder: Path, tmp_path: Path) -> None:
+    for line in run(model_folder, tmp_path / "run", {"grpo": {"mask_truncated": True}}):
+        assert line["trained_tokens"] <= line["tokens"]
+        assert line["truncated_share"] > 0
+
+
+# ---- one update, number by number ----------------------------------------------------------------
+
+
+def make_learner(model: PreTrainedModel, **grpo: Any) -> Learner:
+    config = build(RunConfig, {"sampling": {"max_new_tokens": 12}, "grpo": grpo})
+    masters = MasterWeights(model, torch.float32)
+    reference = tiny_model(seed=1) if config.grpo.beta > 0 else None
+    return Learner(
+        model,
+        masters,
+        create_optimizer(masters.parameters, config.trainer),
+        find_layout(model),
+        grpo_loss,
+        config,
+        reference,
+    )
+
+
+LENGTHS = (12, 3, 7, 5)  # neither equal nor in the order in which they are packed
+REASONS = ("length", "stop", "stop", "length")
+
+
+def judged_groups(model: PreTrainedModel) -> list[RolloutGroup]:
+    """Completions of several lengths, half of them right and half of them cut off."""
+    engine = create_sampler(SamplerContext(model, tiny_tokenizer(), "", SamplingConfig()))
+    sampled = engine.sample(PROMPTS, 4, SamplingParams(max_new_tokens=12, seed=1))
+    verdicts = [Verdict.correct(), Verdict.wrong()]
+
+    def judge(completion: Completion) -> Rollout:
+        length, verdict = LENGTHS[completion.index], verdicts[completion.index % 2]
+        cut = replace(
+            completion,
+            token_ids=completion.token_ids[:length],
+            sampler_logprobs=completion.sampler_logprobs[:length],
+            finish_reason=REASONS[completion.index],
+        )
+        return Rollout(cut, {"v": verdict}, {}, verdict.score)
+
+    return [
+        RolloutGroup(prompt, engine.encode(prompt), [judge(completion) for completion in group])
+        for prompt, group in zip(PROMPTS, sampled, strict=True)
+    ]
+
+
+def step(groups: list[RolloutGroup], **grpo: Any) -> UpdateResult:
+    return update(make_learner(tiny_model(), **grpo), groups, step=1)
+
+
+def shifted(groups: list[RolloutGroup], nats: float) -> list[RolloutGroup]:
+    """As if the sampler had recorded other log-probabilities."""
+
+    def change(rollout: Rollout) -> Rollout:
+        logprobs = tuple(p - nats for p in rollout.completion.sampler_logprobs)
+        return replace(rollout, completion=replace(rollout.completion, sampler_logprobs=logprobs))
+
+    return [replace(group, rollouts=[change(r) for r in group.rollouts]) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "nats", "weight"),
+    [
+        ("off", 0.5, 1.0),
+        ("token_truncate", 0.5, math.exp(0.5)),
+        ("token_truncate", 3.0, 2.0),
+        ("sequence_truncate", -0.5, math.exp(-0.5)),
+        ("token_mask", 0.5, math.exp(0.5)),
+        ("token_mask", 3.0, 0.0),
+        ("sequence_mask", -3.0, 0.0),
+    ],
+)
+def test_the_mismatch_weight_scales_the_loss(mismatch: str, nats: float, weight: float) -> None:
+    groups = with_advantages(judged_groups(tiny_model()), mean_advantages_of_one_half)
+    plain = step(groups)
+    result = step(shifted(groups, nats), mismatch=mismatch)
+    assert plain.loss != 0
+    assert result.loss == pytest.approx(weight * plain.loss, rel=1e-3, abs=1e-9)
+    assert result.grad_norm == pytest.approx(weight * plain.grad_norm, rel=1e-3, abs=1e-9)
+    if mismatch != "off":
+        assert result.metrics["mismatch_weight"] == pytest.approx(weight, abs=1e-3)
+        assert result.metrics["mismatch_masked_share"] == (weight == 0)
+
+
+def mean_advantages_of_one_half(rewards: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """All positive, so that loss and gradient do not cancel to nearly nothing."""
+    return torch.where(valid, rewards + 0.5, 0.0)
+
+
+def test_masked_truncated_completions_count_as_empty_ones() -> None:
+    groups = with_advantages(judged_groups(tiny_model()), mean_advantages_of_one_half)
+    assert [r.completion.is_truncated for r in groups[0].rollouts] == [True, False, False, True]
+
+    def emptied(rollout: Rollout) -> Rollout:
+        if not rollout.completion.is_truncated:
+            return rollout
+        empty = replace(rollout.completion, token_ids=(), sampler_logprobs=())
+        return replace(rollout, completion=empty)
+
+    empty = [replace(group, rollouts=[emptied(r) for r in group.rollouts]) for group in groups]
+    for aggregation in ("sequence_mean", "token_mean", "token_sum", "constant"):
+        masked = step(groups, mask_truncated=True, aggregation=aggregation)
+        expected = step(empty, aggregation=aggregation)
+        assert (masked.loss, masked.grad_norm) == (expected.loss, expected.grad_norm)
+        assert masked.loss != 0 and masked.grad_norm > 0
+        assert masked.metrics["trained_tokens"] == expected.metrics["trained_tokens"]
+
+
+@pytest.mark.parametrize(("name", "estimator"), [("k1", k1), ("k2", k2), ("k3", k3)])
+def test_the_kl_of_a_completion_is_the_sum_over_its_tokens(name: str, estimator: Any) -> None:
+    model = tiny_model()
+    groups = judged_groups(model)
+    learner = make_learner(model, beta=0.1, kl_in="reward", kl_estimator=name)
+    got = completion_kls(learner, groups)
+    assert got.shape == (2, 4)
+    for row, group in zip(got, groups, strict=True):
+        for kl, rollout in zip(row.tolist(), group.rollouts, strict=True):
+            tokens = rollout.completion.token_ids
+            ids = torch.tensor([[*group.prompt_token_ids, *tokens]])
+
+            def score(scorer: Any, ids: torch.Tensor = ids, n: int = len(tokens)) -> torch.Tensor:
+                with torch.no_grad():
+                    table = scorer(ids).logits[0, -n - 1 : -1].log_softmax(-1)
+                return table.gather(-1, ids[0, -n:, None]).squeeze(-1)
+
+            expected = estimator(score(model), score(learner.reference)).sum().item()
+            assert kl == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("place", ["reward", "advantage"])
+def test_the_kl_is_subtracted_where_it_is_told_to(place: str) -> None:
+    model = tiny_model()
+    groups = judged_groups(model)
+    learner = make_learner(model, beta=0.2, kl_in=place)
+    estimate, metrics = with_kl_price(learner, groups, group_advantages)
+    rewards = torch.tensor([[r.reward for r in group.rollouts] for group in groups])
+    valid, kl = torch.ones(2, 4, dtype=torch.bool), completion_kls(learner, groups)
+    expected = (
+        group_advantages(subtract_kl(rewards, kl, 0.2))
+        if place == "reward"
+        else subtract_kl(group_advantages(rewards), kl, 0.2)
+    )
+    torch.testing.assert_close(estimate(rewards, valid), expected)
+    tokens = sum(len(r.completion.token_ids) for g in groups for r in g.rollouts)
+    assert metrics["kl"] == pytest.approx(kl.sum().item() / tokens)
+    # and the loss does not subtract it once more
+    priced = with_advantages(groups, estimate)
+    result = update(learner, priced, step=1)
+    assert "kl" not in result.metrics
+    assert result.loss == pytest.approx(step(priced).loss, abs=1e-6)
+
+
+def test_without_beta_nothing_is_scored_twice() -> None:
+    learner = make_learner(tiny_model(), kl_in="reward")
+    estimate, metrics = with_kl_price(learner, [], group_advantages)
+    assert estimate is group_advantages and metrics == {}
+
+
+def test_a_cut_distribution_and_the_mismatch_correction_exclude_each_other() -> None:
+    for sampling in ({"top_p": 0.9}, {"top_k": 5}):
+        values = {"sampling": sampling, "grpo": {"mismatch": "token_mask"}}
+        config = build(RunConfig, values)
+        with pytest.raises(
+            ConfigError, match=r"grpo\.mismatch = 'token_mask' needs sampling\.top_p"
+        ):
+            check_settings(config, load_plugins(SOURCES))
