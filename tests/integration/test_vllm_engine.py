@@ -197,7 +197,9 @@ def test_stop_strings_end_a_completion_and_leave_its_text(engine: VllmSampler) -
             assert after.text == before.text.split(stop)[0]
             assert before.token_ids[: len(after.token_ids)] == after.token_ids
         else:
-            assert after == before
+            assert (after.token_ids, after.text) == (before.token_ids, before.text)
+            # Rows that stopped have left the batch, which rounds its products differently.
+            assert after.sampler_logprobs == pytest.approx(before.sampler_logprobs, abs=1e-3)
 
 
 def test_completions_are_handed_over_as_they_finish(engine: VllmSampler) -> None:
