@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from grpo_core.config import RunConfig, VerifierConfig
 from grpo_core.errors import ConfigError, DataError, GrpoError, PluginError, unknown_name
-from grpo_core.models.load import compute_dtype, find_model, load_model, load_tokenizer
+from grpo_core.models.find import find_model, model_chain
+from grpo_core.models.load import compute_dtype, load_model, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rewards import WeightedShaper
 from grpo_core.rollout import Judge
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A causal language model in float32, its tokenizer, and the dtype it shall compute in."""
+    """A causal language model in float32, its tokenizer, and the dtype it shall compute in.
+
+    `folder` has the model's config and weights; of an adapter, those of its base.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -152,16 +156,21 @@ def open_judge(
         yield Judge(pool, verifiers, create_shapers(config, plugins), settings, budget)
 
 
-def load_policy(config: RunConfig) -> LoadedModel:
+def load_policy(config: RunConfig, *, merge_adapter: bool = False) -> LoadedModel:
     """Fetch and load the model of section [model].
+
+    Args:
+        config: of the run or the evaluation.
+        merge_adapter: add an adapter that model.path names into the weights; see `load_model`.
 
     Raises:
         DataError, ConfigError: as `grpo_core.models.load`.
     """
     folder = find_model(config.model.path)
     tokenizer = load_tokenizer(folder, config.model)
-    model = load_model(folder, config.model)
-    return LoadedModel(model, tokenizer, folder, compute_dtype(config.model.dtype, model.device))
+    model = load_model(folder, config.model, merge_adapter=merge_adapter)
+    base = model_chain(folder)[-1]
+    return LoadedModel(model, tokenizer, base, compute_dtype(config.trainer.dtype, model.device))
 
 
 def create_sampler(config: RunConfig, plugins: Plugins, loaded: LoadedModel) -> Sampler:

@@ -10,9 +10,10 @@ from grpo_core.hookspecs import hookimpl
 
 @hookimpl
 def grpo_register_samplers(register: Callable[[str, Any], None]) -> None:
-    """The embedded engine, and vLLM."""
+    """The embedded engine, and vLLM, here or elsewhere."""
     register("hf", "grpo_core.sampling.hf:create_sampler")
     register("vllm", "grpo_core.sampling.vllm.engine:VllmSampler")
+    register("vllm_server", "grpo_core.sampling.vllm.remote:ServerSampler")
 
 
 @hookimpl

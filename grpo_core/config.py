@@ -18,18 +18,25 @@ from grpo_core.validation import Settings, build
 
 
 class ModelConfig(Settings):
-    """Which causal language model is trained, and in what precision it computes."""
+    """Which causal language model is trained, and where it is computed."""
 
-    path: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="hub id or local folder")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto",
-        description="compute precision; master weights are always float32. auto: bfloat16 where "
-        "the hardware multiplies it natively, else float32",
+    path: str = Field(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", description="hub id, local folder, or LoRA adapter"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = Field(False, description="run model code from the hub")
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward")
     chat_template: str | None = Field(None, description="Jinja file used instead of the model's")
+
+
+class LoraConfig(Settings):
+    """Low-rank adapters in place of full training (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: NonNegativeInt = Field(0, description="of the adapters, usually 8 to 64; 0: no LoRA")
+    alpha: PositiveFloat = Field(32.0, description="an adapter's output is scaled by alpha / rank")
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="layers that get an adapter: a list of names, or all but the head"
+    )
 
 
 class TaskConfig(Settings):
@@ -43,13 +50,14 @@ class SamplingConfig(Settings):
     """How completions are drawn; evaluation has a temperature of its own."""
 
     engine: str = Field("hf", description="name of a registered sampler")
+    server: str | None = Field(None, description="address of 'grpo serve', for vllm_server")
     max_new_tokens: PositiveInt = 256
     temperature: PositiveFloat = 1.0
     top_p: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="1 is off. The gradient is that of the untruncated policy, here and for top_k",
+        description="1 is off; the policy that is trained is the truncated one, so with top_k",
     )
     top_k: NonNegativeInt = Field(0, description="0 is off")
     stop: tuple[str, ...] = ()
@@ -62,31 +70,58 @@ class SamplingConfig(Settings):
         description="nats, on average over a fixed probe, between the trainer and a sampler with "
         "weights of its own that stop the run; 0: 0.3, in float32 0.02",
     )
+    mismatch: Literal[
+        "off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
+    ] = Field("off", description="reweights tokens by trainer / sampler probability")
+    mismatch_cap: float = Field(2.0, gt=1, allow_inf_nan=False, description="bound of that weight")
 
 
 class GrpoConfig(Settings):
     """The algorithm (Shao et al. 2024)."""
 
     group_size: PositiveInt = Field(8, description="G, completions for each prompt")
-    prompts_per_step: PositiveInt = Field(8, description="P, prompts for each optimiser step")
+    prompts_per_step: PositiveInt = Field(8, description="P, prompts for each batch of samples")
+    num_iterations: PositiveInt = Field(
+        1, description="optimiser steps on each batch of samples; the clip acts from the second on"
+    )
     advantage: str = Field("std", description="name of a registered advantage estimator")
     loss: str = Field("grpo", description="name of a registered loss")
     aggregation: Literal["sequence_mean", "token_mean", "token_sum", "constant"] = "sequence_mean"
-    epsilon_low: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="clip below 1 - this. Either clip acts once several updates share a batch",
-    )
+    epsilon_low: float = Field(0.2, ge=0, le=1, description="clip below 1 - this")
     epsilon_high: NonNegativeFloat = Field(0.2, description="clip above 1 + this")
-    beta: NonNegativeFloat = Field(0.0, description="weight of the KL to the starting model")
+    beta: NonNegativeFloat = Field(0.0, description="weight of the KL to the reference")
     kl_in: Literal["loss", "reward", "advantage"] = Field(
         "loss", description="what the KL is subtracted from; see docs/algorithms.md"
     )
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    mismatch: Literal[
-        "off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
-    ] = Field("off", description="reweights tokens by trainer / sampler probability, up to 2")
+    entropy_bonus: NonNegativeFloat = Field(
+        0.0, description="weight of the policy's entropy in the objective"
+    )
+
+
+class ReferenceConfig(Settings):
+    """What the KL of grpo.beta is measured from: the starting model, or one that follows."""
+
+    sync_every: NonNegativeInt = Field(
+        0, description="steps between moves of the reference towards the policy; 0: it stays"
+    )
+    sync_rate: float = Field(
+        0.6, gt=0, le=1, description="share of the policy in the moved reference; 1: a copy"
+    )
+
+
+class SelectionConfig(Settings):
+    """Which prompts and completions a step trains on."""
+
+    curriculum: Literal["off", "middling"] = Field(
+        "off", description="middling: prompts the policy gets right about half the time come more"
+    )
+    difficulty_key: str | None = Field(
+        None, description="meta field by which prompts not tried yet are guessed, such as a level"
+    )
+    refill_budget: NonNegativeInt = Field(
+        0, description="prompts a step may sample in place of groups without signal"
+    )
     mask_truncated: bool = Field(
         False, description="completions cut off by max_new_tokens are judged but not trained on"
     )
@@ -106,8 +141,13 @@ class TrainerConfig(Settings):
     micro_batch_tokens: PositiveInt = Field(
         4096, description="tokens computed at once; changes memory, never the gradient"
     )
-    save_every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: at the end")
+    save_every: NonNegativeInt = Field(10, description="steps between checkpoints; 0: at the end")
     keep_checkpoints: PositiveInt = Field(1, description="the newest ones; the best always stays")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="compute precision; master weights are always float32. auto: bfloat16 where "
+        "the hardware multiplies it natively, else float32",
+    )
 
 
 class VerifierConfig(Settings):
@@ -163,9 +203,12 @@ class RunConfig(Settings):
 
     seed: NonNegativeInt = 0
     model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
     task: TaskConfig = TaskConfig()
     sampling: SamplingConfig = SamplingConfig()
     grpo: GrpoConfig = GrpoConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    selection: SelectionConfig = SelectionConfig()
     trainer: TrainerConfig = TrainerConfig()
     verifiers: tuple[VerifierConfig, ...] = Field((), description="empty: the task's default")
     shapers: tuple[ShaperConfig, ...] = ()

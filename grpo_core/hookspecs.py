@@ -134,6 +134,17 @@ def grpo_step_finished(step: int, metrics: Mapping[str, float]) -> None:
 
 
 @hookspec
+def grpo_alarm_raised(step: int, name: str, message: str) -> None:
+    """Called when a run's numbers begin to go wrong, after `grpo_step_finished`. Observe only.
+
+    Args:
+        step: counts from 1.
+        name: of the alarm, such as "gradient_explosion".
+        message: what was measured and what helps, for people.
+    """
+
+
+@hookspec
 def grpo_evaluation_finished(step: int, result: Mapping[str, Any]) -> None:
     """Called after each evaluation. Observe only.
 

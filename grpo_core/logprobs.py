@@ -1,55 +1,132 @@
-"""Log-probabilities of given tokens, exact, in float32 at least.
+"""Log-probabilities of given tokens and entropies, exact, in float32 at least.
 
-    log p(token) = z[token] - log(sum over v of exp(z[v])),          z = logits / temperature
+    log p(token) = z[token] - log(sum over kept v of exp(z[v])),     z = logits / temperature
+    H            = - sum over kept v of p[v] log p[v]
 
 `token_logprobs` reads logits that exist already. `chunked_token_logprobs` goes from hidden states
 to log-probabilities through the output layer a few rows at a time and computes the logits again in
 the backward pass, so that neither pass holds [N, V] logits, the largest tensor of a training step.
+Each has a sibling that gives the entropy too.
 
-Temperature divides the logits because it does so when sampling: the ratio of policy to sampler is 1
-only if both mean the same distribution. Truncated sampling (top_p, top_k) is not mirrored here.
+Temperature, top_k and top_p act as they do when sampling: the ratio of policy to sampler is 1 only
+if both mean the same distribution. The token that was drawn counts as kept whatever the trainer's
+rounding makes of the border, and the gradient takes the kept set as given.
 
 Shape letters: N tokens, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
+from grpo_core.chunked_scores import NEVER, chunked_scores, precise
 from grpo_core.errors import ConfigError, ShapeError
+from grpo_core.truncation import find_border, is_dropped
 
 # Rows of logits that exist at once: 100 MB in float32 for a vocabulary of 49152. Each chunk also
 # reads and writes the whole [V, H] gradient once, so much smaller chunks make backward slow.
 CHUNK_SIZE = 512
 
 
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How tokens are drawn from logits, in the order of `grpo_core.sampling.distribution.draw`.
+
+    Attributes:
+        temperature: divides the logits, > 0.
+        top_p: keep the smallest set of likeliest tokens whose probability reaches it; 1 keeps all.
+        top_k: keep this many, before top_p; 0 keeps all.
+
+    Raises:
+        ConfigError: if one of them is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(
+                f"temperature must be > 0 and finite, got {self.temperature}: logits are divided "
+                "by it. Score greedy completions at temperature 1."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"top_p must be in (0, 1], got {self.top_p}: it is the probability that is kept. "
+                "Set 1 to keep all."
+            )
+        if self.top_k < 0:
+            raise ConfigError(
+                f"top_k must be >= 0, got {self.top_k}: it counts tokens. Set 0 to keep all."
+            )
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether some tokens may have no chance."""
+        return self.top_p < 1 or self.top_k > 0
+
+
 def token_logprobs(
-    logits: torch.Tensor, token_ids: torch.Tensor, temperature: float = 1.0
+    logits: torch.Tensor,
+    token_ids: torch.Tensor,
+    temperature: float = 1.0,
+    *,
+    top_p: float = 1.0,
+    top_k: int = 0,
 ) -> torch.Tensor:
     """Log-probability of each given token.
 
     Args:
         logits: [..., V] of any float dtype.
-        token_ids: [...] integers in [0, V).
+        token_ids: [...] integers in [0, V), the tokens drawn.
         temperature: the one sampling used, > 0.
+        top_p: the one sampling used, in (0, 1].
+        top_k: the one sampling used, >= 0; 0 is off.
 
     Returns:
         [...] nats, float32 (float64 for float64 logits).
 
     Raises:
         ShapeError: if `token_ids` has not the leading shape of `logits`, or holds no integers.
-        ConfigError: if `temperature` is not positive and finite.
+        ConfigError: if a setting of the distribution is out of its range.
     """
-    _check_temperature(temperature)
-    _check_token_ids(token_ids, logits.shape[:-1])
-    scaled = logits.to(_precise(logits.dtype)) / temperature
-    shifted = scaled - scaled.detach().amax(-1, keepdim=True)
-    chosen = shifted.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    z, chosen = _kept_logits(logits, token_ids, Distribution(temperature, top_p, top_k))
     # torch.logsumexp does the same, several times slower on CPUs.
-    return chosen - shifted.exp().sum(-1).log()
+    return chosen - z.exp().sum(-1).log()
+
+
+def token_logprobs_and_entropy(
+    logits: torch.Tensor,
+    token_ids: torch.Tensor,
+    temperature: float = 1.0,
+    *,
+    top_p: float = 1.0,
+    top_k: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_logprobs`, and the entropy of the distribution of each row, [...] nats."""
+    z, chosen = _kept_logits(logits, token_ids, Distribution(temperature, top_p, top_k))
+    weights = z.exp()
+    total = weights.sum(-1)
+    mean = (weights * z.clamp(min=NEVER)).sum(-1) / total
+    return chosen - total.log(), total.log() - mean
+
+
+def _kept_logits(
+    logits: torch.Tensor, token_ids: torch.Tensor, distribution: Distribution
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[..., V] z with each row's highest at 0, -infinity where not kept; and [...] the tokens'."""
+    _check_token_ids(token_ids, logits.shape[:-1])
+    token_ids = token_ids.unsqueeze(-1)
+    scaled = logits.to(precise(logits.dtype)) / distribution.temperature
+    z = scaled - scaled.detach().amax(-1, keepdim=True)
+    if distribution.is_truncated:
+        border = find_border(z.detach(), distribution.top_p, distribution.top_k)
+        z = z.masked_fill(is_dropped(z, border, token_ids), -torch.inf)
+    return z, z.gather(-1, token_ids).squeeze(-1)
 
 
 def chunked_token_logprobs(
@@ -59,6 +136,8 @@ def chunked_token_logprobs(
     *,
     bias: torch.Tensor | None = None,
     temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
     chunk_size: int = CHUNK_SIZE,
 ) -> torch.Tensor:
     """Log-probability of each given token under logits = hidden @ weight.T + bias.
@@ -70,9 +149,11 @@ def chunked_token_logprobs(
     Args:
         hidden: [N, H] final hidden states at the positions that predict the tokens.
         weight: [V, H] output layer, of the dtype of `hidden`.
-        token_ids: [N] integers in [0, V).
+        token_ids: [N] integers in [0, V), the tokens drawn.
         bias: [V] or None.
         temperature: the one sampling used, > 0.
+        top_p: the one sampling used, in (0, 1].
+        top_k: the one sampling used, >= 0; 0 is off.
         chunk_size: rows of logits that exist at once; changes memory and speed only.
 
     Returns:
@@ -80,99 +161,50 @@ def chunked_token_logprobs(
 
     Raises:
         ShapeError: if shapes or dtypes do not fit together.
-        ConfigError: if `temperature` or `chunk_size` is not positive.
+        ConfigError: if a setting of the distribution or `chunk_size` is out of its range.
     """
-    _check_temperature(temperature)
+    distribution = Distribution(temperature, top_p, top_k)
+    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_size, False)[0]
+
+
+def chunked_logprobs_and_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    token_ids: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    chunk_size: int = CHUNK_SIZE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`chunked_token_logprobs`, and the entropy of the distribution of each row, [N] nats."""
+    distribution = Distribution(temperature, top_p, top_k)
+    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_size, True)
+
+
+def _chunked(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    token_ids: torch.Tensor,
+    distribution: Distribution,
+    chunk_size: int,
+    with_entropy: bool,
+) -> Any:
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be >= 1, got {chunk_size}: it counts rows of logits.")
     _check_output_layer(hidden, weight, bias)
     _check_token_ids(token_ids, hidden.shape[:1])
-    return cast(
-        torch.Tensor,
-        _ChunkedTokenLogprobs.apply(hidden, weight, bias, token_ids, temperature, chunk_size),
+    return chunked_scores(
+        hidden,
+        weight,
+        bias,
+        token_ids,
+        **asdict(distribution),
+        chunk_size=chunk_size,
+        with_entropy=with_entropy,
     )
-
-
-class _ChunkedTokenLogprobs(torch.autograd.Function):
-    """Saves one normaliser a row, log(sum(exp(z))), in place of V probabilities."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        token_ids: torch.Tensor,
-        temperature: float,
-        chunk_size: int,
-    ) -> torch.Tensor:
-        chosen = hidden.new_empty(len(hidden), dtype=_precise(hidden.dtype))
-        normaliser = torch.empty_like(chosen)
-        for start in range(0, len(hidden), chunk_size):
-            rows = slice(start, start + chunk_size)
-            z = _scaled_logits(hidden[rows], weight, bias, temperature)
-            highest = z.amax(-1, keepdim=True)
-            z.sub_(highest)
-            at_token = z.gather(-1, token_ids[rows, None]).squeeze(-1)
-            log_sum = z.exp_().sum(-1).log_()
-            chosen[rows] = at_token - log_sum
-            normaliser[rows] = highest.squeeze(-1) + log_sum
-        ctx.save_for_backward(hidden, weight, bias, token_ids, normaliser)
-        ctx.temperature, ctx.chunk_size = temperature, chunk_size
-        return chosen
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, token_ids, normaliser = ctx.saved_tensors
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=grad.dtype) if needs_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=grad.dtype) if needs_bias else None
-        for rows in grad.nonzero().squeeze(-1).split(ctx.chunk_size):
-            z = _scaled_logits(hidden[rows], weight, bias, ctx.temperature)
-            # d log p(token) / d z = onehot(token) - softmax(z)
-            share = grad[rows, None] / ctx.temperature
-            grad_z = z.sub_(normaliser[rows, None]).exp_().mul_(-share)
-            grad_z.scatter_add_(-1, token_ids[rows, None], share)
-            if grad_bias is not None:
-                grad_bias += grad_z.sum(0)
-            grad_z = grad_z.to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[rows] = grad_z @ weight
-            if grad_weight is not None:
-                grad_weight += grad_z.T @ hidden[rows]
-        return (
-            grad_hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-        )
-
-
-def _scaled_logits(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
-) -> torch.Tensor:
-    """[rows, V] logits / temperature, a new tensor of at least float32."""
-    # Autocast is on in the forward pass alone; the backward pass must find the same logits.
-    with torch.autocast(hidden.device.type, enabled=False):
-        logits = torch.nn.functional.linear(hidden, weight, bias)
-    logits = logits.to(_precise(logits.dtype))
-    return logits if temperature == 1 else logits.div_(temperature)
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < float("inf"):
-        raise ConfigError(
-            f"temperature must be > 0 and finite, got {temperature}: logits are divided by it. "
-            "Score greedy completions at temperature 1."
-        )
 
 
 def _check_token_ids(token_ids: torch.Tensor, shape: torch.Size) -> None:

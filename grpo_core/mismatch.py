@@ -15,8 +15,8 @@ Off-Policy RL Training" (TIS); token_mask, with bounds on both sides, is IcePop 
 TRL's sequence modes take the sum in place of the mean, so that long completions leave any fixed
 range; they are not reproduced.
 
-Under top_p or top_k the sampler draws from a cut and rescaled q. Its ratio is then the mass that
-was kept, at most 1 at every step and no error of the engine: `grpo train` refuses the combination.
+Under top_p or top_k both pi and q are the cut and rescaled distributions; see
+`grpo_core.truncation`.
 
 Shape letters: B completions, T tokens of a completion.
 """

@@ -209,12 +209,17 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """A prompt and its G rollouts: the record that is stored, shown, re-scored, and resumed."""
+    """A prompt and its G rollouts: the record that is stored, shown, re-scored, and resumed.
+
+    Attributes:
+        is_trained: False for a group that was sampled and then replaced, for lack of signal.
+    """
 
     prompt: Prompt
     prompt_token_ids: Sequence[int]
     rollouts: Sequence[Rollout]
     step: int = 0
+    is_trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ TIMEOUT = 120
 CONFIG = """
 [model]
 path = "tiny"
-dtype = "float32"
 [task]
 name = "letters"
 [sampling]
@@ -38,6 +37,7 @@ group_size = 4
 prompts_per_step = 4
 loss = "grpo_at_moments"
 [trainer]
+dtype = "float32"
 steps = 4
 learning_rate = 1e-2
 warmup_steps = 0

@@ -1,6 +1,6 @@
 """Plants faults in the mathematics, one at a time, and shows that the named test catches each.
 
-    python tests/planted_faults.py            all of them, about two minutes on two cores
+    python tests/planted_faults.py            all of them, a few minutes on two cores
     python tests/planted_faults.py gspo kl    those whose file or test contains one of the words
 
 A fault is an exact piece of a source file and what replaces it, in a temporary copy of grpo_core;
@@ -11,6 +11,7 @@ if its text no longer stands exactly once in its file, or if a test fails withou
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -18,6 +19,8 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +44,11 @@ OTHERS = "property/test_advantages.py::"
 FAMILY = "property/test_loss_family.py::"
 ORACLE = OTHERS + "test_equals_the_formula_in_plain_python"
 STEP = "integration/test_grpo_options.py::"
+LAWS = "property/test_update_laws.py::"
+SELECTION = "unit/test_selection.py::"
+ORDER = "unit/test_order_and_schedule.py::"
+ENTROPY = "property/test_entropy.py::"
+TRUNCATION = "property/test_truncation.py::"
 GRADIENT = FAMILY + "test_loss_gradient_and_counts_equal_plain_python"
 
 FAULTS = (
@@ -323,27 +331,160 @@ FAULTS = (
     # ---- log-probabilities
     Fault(
         "logprobs.py",
-        "logits.to(_precise(logits.dtype)) / temperature",
-        "logits.to(_precise(logits.dtype)) * temperature",
+        "logits.to(precise(logits.dtype)) / distribution.temperature",
+        "logits.to(precise(logits.dtype)) * distribution.temperature",
         "property/test_logprobs.py::test_equals_plain_python",
     ),
     Fault(
         "logprobs.py",
-        "logits.to(_precise(logits.dtype)) / temperature",
-        "logits / temperature",
+        "logits.to(precise(logits.dtype)) / distribution.temperature",
+        "logits / distribution.temperature",
         "property/test_logprobs.py::test_half_precision_logits_are_scored_in_float32",
     ),
     Fault(
-        "logprobs.py",
+        "chunked_scores.py",
         "mul_(-share)",
         "mul_(share)",
         "property/test_logprobs.py::test_chunked_equals_plain_in_value_and_gradients",
     ),
     Fault(
-        "logprobs.py",
+        "chunked_scores.py",
         "share = grad[rows, None] / ctx.temperature",
         "share = grad[rows, None]",
         "property/test_logprobs.py::test_chunked_equals_plain_in_value_and_gradients",
+    ),
+    # ---- entropy and truncation
+    Fault(
+        "chunked_scores.py",
+        "log_sum - z.clamp_",
+        "log_sum + z.clamp_",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "chunked_scores.py",
+        ".sum(-1).div_(total)",
+        ".sum(-1)",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "mul_(entropy_share)",
+        "mul_(-entropy_share)",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "chunked_scores.py",
+        ".add_(entropy).mul_",
+        ".mul_",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "entropy_share = grad_entropy[rows, None] / ctx.temperature",
+        "entropy_share = grad_entropy[rows, None]",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "(grad != 0) | (grad_entropy != 0)",
+        "grad != 0",
+        ENTROPY + "test_rows_without_gradient_are_not_recomputed_and_cannot_spoil_the_rest",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "z.clamp_(min=NEVER).mul_",
+        "z.mul_",
+        TRUNCATION + "test_banned_tokens_are_never_kept_and_spoil_nothing",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "log_p.clamp_(min=NEVER).add_",
+        "log_p.add_",
+        TRUNCATION + "test_banned_tokens_are_never_kept_and_spoil_nothing",
+    ),
+    Fault(
+        "logprobs.py",
+        "total.log() - mean",
+        "total.log() + mean",
+        ENTROPY + "test_equals_torch_in_value_and_gradient",
+    ),
+    Fault(
+        "training/policy.py",
+        "settings = asdict(distribution)",
+        'settings = {"temperature": distribution.temperature}',
+        ENTROPY + "test_completions_of_a_model",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "z.masked_fill_(is_dropped(z, found, tokens), -torch.inf)",
+        "is_dropped(z, found, tokens)",
+        TRUNCATION + "test_values_and_gradients_are_those_of_the_naive_way",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "z.masked_fill_(is_dropped(z, border[rows, None], tokens), -torch.inf)",
+        "pass",
+        TRUNCATION + "test_values_and_gradients_are_those_of_the_naive_way",
+    ),
+    Fault(
+        "chunked_scores.py",
+        "(highest + found).squeeze(-1)",
+        "found.squeeze(-1)",
+        TRUNCATION + "test_values_and_gradients_are_those_of_the_naive_way",
+    ),
+    Fault(
+        "truncation.py",
+        "likeliest[..., top_k - 1 : top_k]",
+        "likeliest[..., top_k : top_k + 1]",
+        TRUNCATION + "test_the_kept_set_is_that_of_plain_python_with_many_ties",
+    ),
+    Fault(
+        "truncation.py",
+        "masses.cumsum(-1) - masses < top_p * mass",
+        "masses.cumsum(-1) < top_p * mass",
+        TRUNCATION + "test_the_kept_set_is_that_of_plain_python_with_many_ties",
+    ),
+    Fault(
+        "truncation.py",
+        "masses.sum(-1, keepdim=True) if top_k else mass",
+        "mass",
+        TRUNCATION + "test_the_kept_set_is_that_of_plain_python_with_many_ties",
+    ),
+    Fault(
+        "truncation.py",
+        "(logits < border).scatter_(-1, token_ids, False)",
+        "logits < border",
+        TRUNCATION + "test_a_token_that_rounding_left_out_counts_as_kept",
+    ),
+    Fault(
+        "truncation.py",
+        "border = (lowest + following) / 2",
+        "border = lowest",
+        TRUNCATION + "test_logits_with_other_rounding_are_divided_in_the_same_way",
+    ),
+    Fault(
+        "truncation.py",
+        "num_kept = (likeliest >= lowest).sum(-1, keepdim=True)",
+        "num_kept = last + 1",
+        TRUNCATION + "test_logits_with_other_rounding_are_divided_in_the_same_way",
+    ),
+    Fault(
+        "truncation.py",
+        "if runs_on.any():",
+        "if runs_on.any() and False:",
+        TRUNCATION + "test_the_kept_set_is_that_of_plain_python_where_it_is_large",
+    ),
+    Fault(
+        "truncation.py",
+        " | ~is_whole",
+        "",
+        TRUNCATION + "test_the_nucleus_is_taken_of_what_top_k_leaves_even_where_its_ties_are_many",
+    ),
+    Fault(
+        "sampling/distribution.py",
+        "shifted < find_border(shifted, top_p, top_k)",
+        "shifted <= find_border(shifted, 1.0, top_k)",
+        TRUNCATION + "test_the_trainer_scores_what_the_sampler_drew_as_the_sampler_did",
     ),
     # ---- packing: which position predicts which token
     Fault(
@@ -392,21 +533,117 @@ FAULTS = (
     # ---- the optimiser step
     Fault(
         "training/update.py",
+        "        if iteration == 1:",
+        "        if iteration >= 1:",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/update.py",
+        "        if iteration == 1:",
+        "        if iteration == 0:",
+        STEP + "test_the_ratio_is_one_at_first_and_moves_in_later_iterations",
+    ),
+    Fault(
+        "training/update.py",
+        "learner.config.trainer.max_grad_norm / ",
+        "1.0 / ",
+        LAWS + "test_a_long_gradient_is_shortened_and_reported_in_full",
+    ),
+    Fault(
+        "training/update.py",
+        "for rollout in group.rollouts if rollout.is_valid]",
+        "for rollout in group.rollouts]",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/update.py",
+        "for rollout in valid if not _is_masked(rollout, config)",
+        "for rollout in valid",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/update.py",
+        "        and not _is_masked(rollout, config)\n",
+        "\n",
+        STEP + "test_masked_truncated_completions_count_as_empty_ones",
+    ),
+    Fault(
+        "training/update.py",
+        "always = kl_weight(config) > 0 or",
+        "always =",
+        LAWS + "test_kl_and_entropy_bonus_reach_completions_without_advantage",
+    ),
+    Fault(
+        "training/update.py",
+        "always = kl_weight(config) > 0 or config.grpo.entropy_bonus > 0",
+        "always = kl_weight(config) > 0",
+        LAWS + "test_kl_and_entropy_bonus_reach_completions_without_advantage",
+    ),
+    Fault(
+        "training/objective.py",
         "advantages = advantages.unsqueeze(1) * factor",
         "advantages = advantages.unsqueeze(1) / factor",
         STEP + "test_the_mismatch_weight_scales_the_loss",
     ),
     Fault(
-        "training/update.py",
-        "if not (masks and rollout.completion.is_truncated)",
-        "if not (masks and rollout.completion.is_truncated and False)",
-        STEP + "test_masked_truncated_completions_count_as_empty_ones",
+        "training/objective.py",
+        "            old, batch.sampler_logprobs, mask, how,",
+        "            current, batch.sampler_logprobs, mask, how,",
+        LAWS + "test_an_update_is_the_plain_padded_one",
     ),
     Fault(
-        "training/update.py",
-        'return settings.beta if settings.kl_in == "loss" else 0.0',
-        "return settings.beta",
+        "training/objective.py",
+        "old = current if old_logprobs is None else old_logprobs",
+        "old = current",
+        STEP + "test_the_ratio_is_one_at_first_and_moves_in_later_iterations",
+    ),
+    Fault(
+        "training/objective.py",
+        "        weights,\n        completion_mask=mask,",
+        "        mask / mask.sum(),\n        completion_mask=mask,",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/objective.py",
+        "num_completions=counts.completions,",
+        "num_completions=len(mask),",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/objective.py",
+        "loss = loss - settings.entropy_bonus",
+        "loss = loss + settings.entropy_bonus",
+        STEP + "test_an_entropy_bonus_is_a_part_of_the_loss",
+    ),
+    Fault(
+        "training/objective.py",
+        "(entropy * weights).sum()",
+        "masked_sum(entropy, mask) / counts.tokens",
+        LAWS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/objective.py",
+        "masked_sum((old - batch.sampler_logprobs).abs(), mask)",
+        "masked_sum(old - batch.sampler_logprobs, mask).abs()",
+        LAWS + "test_the_gap_is_that_of_the_sampler_and_the_first_policy",
+    ),
+    Fault(
+        "training/objective.py",
+        "masked_sum((old - batch",
+        "masked_sum((current - batch",
+        LAWS + "test_the_gap_is_that_of_the_sampler_and_the_first_policy",
+    ),
+    Fault(
+        "training/objective.py",
+        'return config.grpo.beta if config.grpo.kl_in == "loss" else 0.0',
+        "return config.grpo.beta",
         STEP + "test_the_kl_is_subtracted_where_it_is_told_to",
+    ),
+    Fault(
+        "training/objective.py",
+        "learner.reference is None or kl_weight(learner.config) == 0",
+        "learner.reference is None",
+        LAWS + "test_beta_zero_never_reads_the_reference",
     ),
     Fault(
         "training/kl_price.py",
@@ -416,9 +653,119 @@ FAULTS = (
     ),
     Fault(
         "training/kl_price.py",
-        "kls[batch.places.cpu()]",
-        "kls[batch.places.cpu().sort().values]",
+        "batch.places",
+        "batch.places.sort().values",
         STEP + "test_the_kl_of_a_completion_is_the_sum_over_its_tokens",
+    ),
+    # ---- the reference
+    Fault(
+        "training/reference.py",
+        "policy[name], rate)",
+        "policy[name], 1 - rate)",
+        STEP + "test_a_reference_moves_by_its_rate",
+    ),
+    Fault(
+        "training/reference.py",
+        "policy[name], rate)",
+        "policy[name], -rate)",
+        STEP + "test_a_reference_moves_by_its_rate",
+    ),
+    # ---- which prompts a step trains on
+    Fault(
+        "training/curriculum.py",
+        "return _FLOOR + 4 * p * (1 - p)",
+        "return _FLOOR + p",
+        SELECTION + "test_weights_follow_the_variance_of_the_pass_rate",
+    ),
+    Fault(
+        "training/curriculum.py",
+        "_FADING = 0.5",
+        "_FADING = 1.0",
+        SELECTION + "test_a_pass_rate_fades_when_the_policy_has_moved_on",
+    ),
+    Fault(
+        "training/curriculum.py",
+        "_FLOOR = 0.05",
+        "_FLOOR = 0.0",
+        "property/test_curriculum.py::test_weights_are_the_formula",
+    ),
+    Fault(
+        "training/curriculum.py",
+        "(correct + _STRENGTH * prior)",
+        "(correct + _STRENGTH * 0.5)",
+        "property/test_curriculum.py::test_weights_are_the_formula",
+    ),
+    Fault(
+        "training/curriculum.py",
+        "if verdict.status.is_candidates]",
+        "]",
+        SELECTION + "test_failed_verifiers_teach_nothing_about_difficulty",
+    ),
+    Fault(
+        "training/curriculum.py",
+        "generator.exponential(size=len(weights)) / weights",
+        "generator.exponential(size=len(weights)) * weights",
+        SELECTION + "test_middling_prompts_come_more_often",
+    ),
+    Fault(
+        "training/curriculum.py",
+        '"curriculum", self._draws',
+        '"curriculum", 0',
+        SELECTION + "test_middling_prompts_come_more_often",
+    ),
+    Fault(
+        "training/selection.py",
+        "is_trained=at in trained",
+        "is_trained=True",
+        SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
+    ),
+    Fault(
+        "training/selection.py",
+        "budget -= wanted",
+        "budget -= 0",
+        SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
+    ),
+    Fault(
+        "training/selection.py",
+        "key=lambda at: not signals[at]",
+        "key=lambda at: signals[at]",
+        SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
+    ),
+    Fault(
+        "training/selection.py",
+        "min(budget, total - sum(has_signal(groups, estimate)))",
+        "min(budget, total)",
+        SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
+    ),
+    Fault(
+        "training/selection.py",
+        "any(rollout.advantage != 0",
+        "all(rollout.advantage == 0",
+        SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
+    ),
+    Fault(
+        "training/prompt_order.py",
+        "self._position, self._position + count",
+        "self._position, self._position + count - 1",
+        ORDER + "test_each_epoch_visits_every_prompt_once",
+    ),
+    Fault(
+        "training/prompt_order.py",
+        "_epoch_order(self._num_prompts, epoch, self._seed)",
+        "_epoch_order(self._num_prompts, 0, self._seed)",
+        ORDER + "test_epochs_and_seeds_have_different_orders",
+    ),
+    Fault(
+        "training/prompt_order.py",
+        'return {"position": self._position}',
+        'return {"position": self._position + 1}',
+        ORDER + "test_the_order_goes_on_from_its_state",
+    ),
+    Fault(
+        "training/loop.py",
+        "trained = [group for group in collection.groups if group.is_trained]",
+        "trained = list(collection.groups)",
+        STEP + "test_dynamic_sampling_and_the_curriculum_train",
     ),
     # ---- pass@k
     Fault(
@@ -440,7 +787,7 @@ def plant(fault: Fault, package: Path) -> str:
     return ""
 
 
-def failed_tests(tests: list[str], fault: Fault | None) -> str:
+def failed_tests(source: Path, tests: list[str], fault: Fault | None) -> str:
     """Run tests against a copy of the package: "passed", "caught", or what went wrong.
 
     Called in a process of its own, which imports grpo_core from the copy.
@@ -449,7 +796,7 @@ def failed_tests(tests: list[str], fault: Fault | None) -> str:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
         package = Path(folder) / "grpo_core"
-        shutil.copytree(ROOT / "grpo_core", package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, package)
         if fault is not None and (problem := plant(fault, package)):
             return problem
         sys.path.insert(0, folder)
@@ -470,43 +817,64 @@ def failed_tests(tests: list[str], fault: Fault | None) -> str:
     return f"pytest ended with code {int(code)}: {output.getvalue()[-500:]}"
 
 
-def try_fault(fault: Fault) -> tuple[str, float]:
+def try_fault(source: Path, fault: Fault) -> tuple[str, float]:
     """What became of the fault, and the seconds it took."""
     started = time.perf_counter()
-    verdict = failed_tests([fault.test], fault)
+    verdict = failed_tests(source, [fault.test], fault)
     return ("SURVIVED" if verdict == "passed" else verdict), time.perf_counter() - started
 
 
-def try_without(file: str) -> tuple[str, str]:
+def try_without(source: Path, file: str) -> tuple[str, str]:
     """The file's named tests must pass as long as nothing is planted."""
     tests = sorted({fault.test for fault in FAULTS if fault.test.startswith(f"{file}::")})
-    return file, failed_tests(tests, None)
+    return file, failed_tests(source, tests, None)
+
+
+def import_ahead() -> None:
+    """Import what every process needs, once here, save for grpo_core itself."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    for plugin in entry_points(group="pytest11"):
+        plugin.load()
+    import hypothesis.strategies  # noqa: F401
+    import torch
+
+    import grpo_core.training.run  # noqa: F401
+    import tiny_model  # noqa: F401
+
+    torch.set_num_threads(1)
+    for name in [name for name in sys.modules if name.split(".")[0].startswith("grpo_")]:
+        del sys.modules[name]
+    gc.freeze()  # or every process goes through all of it, again and again
 
 
 def main(words: list[str]) -> int:
     """Try the faults, print a line for each; the exit code."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import torch
-
-    import tiny_model  # noqa: F401 - torch and transformers, once here and not in every process
-
-    torch.set_num_threads(1)
+    import_ahead()
     chosen = [
         fault
         for fault in FAULTS
         if not words or any(word in fault.file or word in fault.test for word in words)
     ]
+    with tempfile.TemporaryDirectory() as folder:
+        # One snapshot for all: the repository may be edited meanwhile.
+        source = Path(folder) / "grpo_core"
+        shutil.copytree(ROOT / "grpo_core", source, ignore=shutil.ignore_patterns("__pycache__"))
+        return try_all(source, chosen)
+
+
+def try_all(source: Path, chosen: list[Fault]) -> int:
+    """Try them against a copy of the package, two at a time; the exit code."""
     files = sorted({fault.test.split("::")[0] for fault in chosen})
     context = multiprocessing.get_context("fork")
     # A process for each task: a module that was imported stays as it was.
     with context.Pool(2, maxtasksperchild=1) as pool:
         sound = True
-        for file, verdict in pool.imap(try_without, files, chunksize=1):
+        for file, verdict in pool.imap(partial(try_without, source), files, chunksize=1):
             if verdict != "passed":
                 sound = False
                 print(f"{file} without any fault: {verdict}", flush=True)
         caught = 0
-        verdicts = pool.imap(try_fault, chosen, chunksize=1)
+        verdicts = pool.imap(partial(try_fault, source), chosen, chunksize=1)
         for fault, (verdict, seconds) in zip(chosen, verdicts, strict=True):
             caught += verdict == "caught"
             print(

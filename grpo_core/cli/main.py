@@ -26,6 +26,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "eval": ("grpo_core.cli.eval:evaluate", "Measure the held-out pass rate of a model."),
     "verify": ("grpo_core.cli.verify:verify", "Judge completions with a verifier."),
     "plugins": ("grpo_core.cli.plugins:plugins", "Show what plugins are loaded and offer."),
+    "doctor": (
+        "grpo_core.cli.doctor:doctor",
+        "Check installation, model, template, verifiers, sandbox layers and sampler.",
+    ),
+    "serve": ("grpo_core.cli.serve:serve", "Host a vLLM engine for a run elsewhere."),
     "report": ("grpo_core.cli.report:report", "Build a run's report.html anew."),
 }
 

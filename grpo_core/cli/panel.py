@@ -101,6 +101,10 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"held-out pass@1, {name}", percent(mean(value)), interval(value))
     table.add_row("tokens", count(summary.get("tokens")), "")
     table.add_row("time", duration(summary.get("seconds")), "")
+    alarms = submap(summary, "alarms")
+    if alarms:
+        names = ", ".join(f"{name} {count(times)}" for name, times in alarms.items())
+        table.add_row("alarms", safe(names), "")
     return table
 
 
@@ -126,6 +130,8 @@ def _figures(progress: Progress) -> Table:
     table.add_row(_name("verdicts"), _statuses(progress))
     speed = f"{compact(last('tokens_per_second'))} tokens/s"
     table.add_row(_name("speed"), f"{speed}, {duration(progress.seconds_left)} left")
+    if progress.alarms:
+        table.add_row(_name("alarms"), _alarms(progress))
     return table
 
 
@@ -140,6 +146,14 @@ def _statuses(progress: Progress) -> Text:
         if found:
             text.append(f"{', ' if text else ''}{found:.0f} {status}", style=style)
     return text or Text(MISSING)
+
+
+def _alarms(progress: Progress) -> Text:
+    """The newest ones; their messages stand above the panel."""
+    found = list(progress.alarms)
+    text = ", ".join(f"{name} at step {step}" for step, name in found[-3:])
+    earlier = f", {len(found) - 3} earlier" if len(found) > 3 else ""
+    return safe(text + earlier, "bold red")
 
 
 def _phase(progress: Progress) -> Table:

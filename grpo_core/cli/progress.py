@@ -23,6 +23,7 @@ class Progress:
         phase, done, total: what goes on now, and how far it is.
         metrics: the line of each step so far.
         evaluations: results so far.
+        alarms: (step, name) of each so far.
         sample: one completion of the last step, with its prompt.
         phase_started: by the monotonic clock.
     """
@@ -36,6 +37,7 @@ class Progress:
     total: int = 0
     metrics: list[Mapping[str, float]] = field(default_factory=list)
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
+    alarms: list[tuple[int, str]] = field(default_factory=list)
     sample: tuple[Prompt, Rollout] | None = None
     phase_started: float = field(default_factory=time.monotonic)
 

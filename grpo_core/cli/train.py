@@ -30,6 +30,7 @@ from grpo_core.training.resume import check_same_run, is_finished
 
 if TYPE_CHECKING:
     from grpo_core.training.preflight import Check
+    from grpo_core.training.world import World
 
 MAIN_JOB = Path(__file__).with_name("main_job.toml")
 
@@ -60,7 +61,29 @@ def train(
     on this machine. A resumed run takes its own config unless CONFIG is given.
 
     Ctrl-C saves a checkpoint and ends; --resume goes on from there.
+
+    Several processes share a model: torchrun --nproc-per-node N -m grpo_core train ...
     """
+    from grpo_core.training.world import open_world
+
+    with open_world() as world:
+        if world.rank > 0:
+            from grpo_core.training.follower import follow
+
+            follow(world)
+            return
+        _lead(config, output, overrides, plugin_files, resume, dry_run, world)
+
+
+def _lead(
+    config: Path | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    plugin_files: tuple[str, ...],
+    resume: bool,
+    dry_run: bool,
+    world: World,
+) -> None:
     directory = _run_to_resume(output) if resume else None
     if directory is not None:
         config = config or directory.path / "config.json"
@@ -81,13 +104,13 @@ def train(
     if directory is not None:
         for change in plugin_changes(directory.read_manifest(), plugins.infos):
             click.echo(f"warning: since the run was started, {change}", err=True)
-    _check(settings, plugins, sources, dry_run)
+    _check(settings, plugins, sources, dry_run, world)
     if dry_run:
         return
     if directory is None:
         directory = RunDirectory.create() if output is None else RunDirectory.create(output, "")
     try:
-        _carry_out(settings, plugins, sources, directory, resume)
+        _carry_out(settings, plugins, sources, directory, resume, world)
     finally:
         view.close()
 
@@ -100,12 +123,16 @@ def _run_to_resume(output: Path | None) -> RunDirectory:
     return directory
 
 
-def _check(settings: RunConfig, plugins: Plugins, sources: PluginSources, dry_run: bool) -> None:
+def _check(
+    settings: RunConfig, plugins: Plugins, sources: PluginSources, dry_run: bool, world: World
+) -> None:
     """Run the preflight; the command ends here when something is wrong."""
     click.echo("checking the run", err=True)
     # torch and transformers are imported here, so that `grpo train --help` is quick.
     from grpo_core.training.preflight import preflight
+    from grpo_core.training.process_samplers import check_processes
 
+    check_processes(settings, world)
     checks = preflight(settings, plugins, sources)
     failed = [check for check in checks if not check.ok]
     if dry_run:
@@ -130,30 +157,35 @@ def _carry_out(
     sources: PluginSources,
     directory: RunDirectory,
     resume: bool,
+    world: World,
 ) -> None:
     from grpo_core.training.run import train as train_run
 
     try:
-        summary = train_run(settings, plugins, sources, directory, resume=resume)
+        summary = train_run(settings, plugins, sources, directory, resume=resume, world=world)
     except GrpoError:
         if directory.read_summary().get("checkpoint"):
-            _say_how_to_go_on("failed; once the cause is mended", directory, sources)
+            _say_how_to_go_on("failed; once the cause is mended", directory, sources, world)
         raise
     with suppress(BrokenPipeError):
         if directory.report.exists():
             click.echo(f"report: {directory.report}")
     if summary.get("status") == "interrupted":
-        _say_how_to_go_on("interrupted", directory, sources)
+        _say_how_to_go_on("interrupted", directory, sources, world)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
-def _say_how_to_go_on(what: str, directory: RunDirectory, sources: PluginSources) -> None:
+def _say_how_to_go_on(
+    what: str, directory: RunDirectory, sources: PluginSources, world: World
+) -> None:
     with suppress(BrokenPipeError):
-        click.echo(f"{what}; go on with: {_resume_command(directory, sources)}", err=True)
+        click.echo(f"{what}; go on with: {_resume_command(directory, sources, world)}", err=True)
 
 
-def _resume_command(directory: RunDirectory, sources: PluginSources) -> str:
-    parts = ["grpo", "train", "--resume", "--output", str(directory.path)]
+def _resume_command(directory: RunDirectory, sources: PluginSources, world: World) -> str:
+    several = ["torchrun", "--nproc-per-node", str(world.size), "-m", "grpo_core"]
+    program = ["grpo"] if world.size == 1 else several
+    parts = [*program, "train", "--resume", "--output", str(directory.path)]
     for file in sources.files:
         parts += ["--plugin", file]
     return shlex.join(parts)

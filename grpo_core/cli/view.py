@@ -84,6 +84,12 @@ class TerminalView:
             self._line(step_line(self.progress))
 
     @hookimpl
+    def grpo_alarm_raised(self, step: int, name: str, message: str) -> None:
+        """Show it, at once and for as long as the panel lasts."""
+        self.progress.alarms.append((step, name))
+        self._line(f"ALARM after step {step}, {name}: {message}")
+
+    @hookimpl
     def grpo_evaluation_finished(self, step: int, result: Mapping[str, Any]) -> None:
         """Show the pass rate."""
         self.progress.evaluations.append({"step": step, **result})

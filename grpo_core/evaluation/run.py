@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from grpo_core.assembly import (
@@ -19,6 +20,7 @@ from grpo_core.evaluation.pass_rates import pass_rates
 from grpo_core.models.load import cast_model
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, OnProgress, collect
+from grpo_core.sampling.agreement import check_agreement
 from grpo_core.sampling.base import derive_seed
 from grpo_core.types import Prompt, RolloutGroup, Sampler, SamplingParams
 
@@ -86,6 +88,7 @@ def evaluate_model(
         def progress(done: int, total: int) -> None:
             plugins.manager.hook.grpo_progress(phase="evaluate", done=done, total=total)
 
-        result, groups = evaluate(prompts, sampler, judge, config, on_progress=progress)
-        sampler.close()
+        with closing(sampler):
+            check_agreement(loaded.model, sampler, prompts, config.sampling)
+            result, groups = evaluate(prompts, sampler, judge, config, on_progress=progress)
     return result, groups

@@ -1,13 +1,13 @@
-"""Find a causal language model by hub id or folder, and load it and its tokenizer."""
+"""Load a causal language model, be it a base with an adapter, and its tokenizer."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from grpo_core.errors import ConfigError, DataError
-from grpo_core.models.bundled import HUB_ID, bundled_smollm2
+from grpo_core.models.adapter_files import attach
+from grpo_core.models.find import model_chain, read_model_config
 
 if TYPE_CHECKING:
     import torch
@@ -16,86 +16,19 @@ if TYPE_CHECKING:
 
     from grpo_core.config import ModelConfig
 
-_MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
-
-
-def find_model(path: str) -> Path:
-    """The local folder of a model, downloaded if need be.
-
-    Args:
-        path: a folder with a config.json, a run directory's checkpoint, or a hub id.
-
-    Raises:
-        DataError: if it is neither, or the hub does not answer.
-    """
-    folder = Path(path).expanduser()
-    if (folder / "config.json").is_file():
-        _read_config(folder)
-        return folder
-    if folder.exists() or path.startswith((".", "/", "~")):
-        raise DataError(
-            f"model.path '{path}' is not a model folder: it has no config.json. Give a folder "
-            "written by save_pretrained, a checkpoint of a run, or a hub id such as " + HUB_ID
-        )
-    return _from_hub(path)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json; a run has a file of that name too."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if isinstance(config, dict) and "model_type" in config:
-        return config
-    if (folder / "checkpoints").is_dir():
-        raise DataError(
-            f"{folder} is the folder of a run, not of a model. Give one of its checkpoints: "
-            f"{', '.join(map(str, sorted(folder.glob('checkpoints/step-*')))) or 'it has none'}."
-        )
-    raise DataError(f"{path} describes no model: it has no model_type.")
-
-
-def _from_hub(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_MODEL_FILES))
-    except HFValidationError as error:
-        raise DataError(f"model.path '{hub_id}' is no folder and no hub id: {error}") from error
-    except GatedRepoError as error:
-        raise DataError(
-            f"'{hub_id}' is gated: ask for access on its page, then run 'hf auth login'."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DataError(
-            f"the hub has no model '{hub_id}', or it is private ('hf auth login')."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        if hub_id == HUB_ID:
-            return bundled_smollm2()
-        raise DataError(
-            f"'{hub_id}' is not in the local cache and the hub does not answer "
-            f"({type(error).__name__}). Connect to the network, or give a local folder."
-        ) from error
-
 
 def load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, with a padding token and the chat template of the config.
+
+    An adapter folder without one has its base's.
 
     Raises:
         DataError: if the tokenizer or model.chat_template cannot be read.
     """
     from transformers import AutoTokenizer
 
+    chain = model_chain(folder)
+    folder = next((part for part in chain if (part / "tokenizer_config.json").is_file()), chain[-1])
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code
@@ -117,18 +50,38 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def load_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
+def load_model(
+    folder: Path, config: ModelConfig, *, merge_adapter: bool = False
+) -> PreTrainedModel:
     """The model in float32 on its device; the trainer derives the compute copy from it.
+
+    Args:
+        folder: of a model or of an adapter.
+        config: section [model].
+        merge_adapter: add the folder's adapter into the weights, to train all of them or new
+            adapters; otherwise it is kept apart, frozen, and computed as it was in training.
 
     Raises:
         DataError: if the folder holds no causal language model that transformers knows, a
-            quantised one, no whole safetensors files, or not all weights.
+            quantised one, no whole safetensors files, or not all weights; or an adapter that does
+            not fit its base.
     """
+    *adapters, base = model_chain(folder)
+    model: Any = _load_whole(base, config)
+    for adapter in reversed(adapters):
+        merge = merge_adapter or adapter != folder
+        # Sums of merged weights may be rounded in another way elsewhere.
+        model = attach(model, adapter, merge=merge, check_base=adapter is adapters[-1])
+    return cast("PreTrainedModel", model.to(choose_device(config.device)))
+
+
+def _load_whole(folder: Path, config: ModelConfig) -> PreTrainedModel:
+    """The model of a folder, in float32 on the CPU."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    if "quantization_config" in _read_config(folder):
+    if "quantization_config" in read_model_config(folder):
         raise DataError(
             f"{folder} holds quantised weights, which cannot be trained or saved. Give the "
             "unquantised model."
@@ -155,7 +108,7 @@ def load_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")  # fused attention leaves the cap out
     _mend_generation_config(model)
-    return cast("PreTrainedModel", model.to(choose_device(config.device)))
+    return cast("PreTrainedModel", model)
 
 
 def _mend_generation_config(model: PreTrainedModel) -> None:
@@ -188,29 +141,6 @@ def cast_model(model: nn.Module, dtype: torch.dtype) -> None:
     for name, buffer in exact.items():
         path, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(path), leaf, buffer)
-
-
-def check_weights(folder: Path) -> int:
-    """The number of weight files, whose headers are read: they tell of files that are cut short.
-
-    Raises:
-        DataError: if there are none, or one is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise DataError(
-            f"{folder} holds no weights: no *.safetensors file. Other formats are not read, for "
-            "they can run code."
-        )
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{file} is damaged: {error}. Fetch or copy it again.") from error
-    return len(files)
 
 
 def quiet_transformers() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from grpo_core.records.formats import mean, number, percent
+from grpo_core.records.text import printable
 from grpo_core.types import Json, Status
 
 Line = Mapping[str, Json]
@@ -17,10 +19,12 @@ def find_caveats(
     manifest: Line,
     before: Line | None,
     after: Line | None,
+    alarms: Sequence[Line] = (),
 ) -> list[str]:
     """Plain sentences, the gravest first."""
     return [
         *_outcome(summary, before, after),
+        *_alarms(alarms),
         *_verdicts(metrics, before, after),
         *_training(metrics),
         *_code(manifest),
@@ -44,6 +48,17 @@ def _outcome(summary: Line, before: Line | None, after: Line | None) -> list[str
             "model got better. Evaluate on more prompts."
         )
     return found
+
+
+def _alarms(alarms: Sequence[Line]) -> list[str]:
+    if not alarms:
+        return []
+    names = ", ".join(
+        f"{printable(str(name), 80)} ({times}x)" if times > 1 else printable(str(name), 80)
+        for name, times in Counter(line.get("name") for line in alarms).items()
+    )
+    many = f"{len(alarms)} alarms were" if len(alarms) > 1 else "1 alarm was"
+    return [f"{many} raised about the training numbers: {names}. See below."]
 
 
 def _verdicts(metrics: Sequence[Line], before: Line | None, after: Line | None) -> list[str]:

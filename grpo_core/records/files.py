@@ -14,6 +14,8 @@ from typing import IO
 from grpo_core.errors import CheckpointError
 from grpo_core.types import Json
 
+# The cure for a damaged file that the run can do without.
+MOVE_AWAY = "Put the whole file back, or move it away to go on without what is in it."
 _TEMPORARY = ".tmp"
 _CURES = {
     errno.ENOSPC: "Free some space, or choose another --output.",
@@ -48,7 +50,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -58,12 +60,17 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers that were killed have left in `folder` and the folders in it."""
-    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+    for path in folder.rglob(f".*{_TEMPORARY}"):
         with suppress(OSError):
-            leftover.unlink()
+            path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def is_leftover(path: Path) -> bool:
+    """Whether the name is one that `atomic_writer` writes under."""
+    return path.name.startswith(".") and path.name.endswith(_TEMPORARY)
+
+
+def sync_folder(folder: Path) -> None:
     """Make the new name survive a power cut, where the system allows it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -63,6 +63,7 @@ def _context(directory: RunDirectory) -> dict[str, Any]:
     config = directory.read_config()
     manifest, summary = directory.read_manifest(), directory.read_summary()
     metrics, evaluations = directory.read_metrics(), directory.read_evaluations()
+    alarms = directory.read_alarms()
     before, after = _ends(summary, evaluations)
     return {
         "name": printable(directory.path.resolve().name),
@@ -83,7 +84,8 @@ def _context(directory: RunDirectory) -> dict[str, Any]:
         "verifiers": _mappings(manifest.get("verifiers")),
         "machine": _machine(manifest),
         "config": redact(printable(json.dumps(config, indent=2, ensure_ascii=False))),
-        "warnings": find_caveats(metrics, summary, manifest, before, after),
+        "alarms": _alarms(alarms),
+        "warnings": find_caveats(metrics, summary, manifest, before, after, alarms),
     }
 
 
@@ -196,6 +198,18 @@ def _examples(directory: RunDirectory, before: Line | None, after: Line | None) 
         directory.read_evaluation_rollouts(step) if isinstance(step, int) else [] for step in steps
     ]
     return pick_examples(groups[0], groups[1])
+
+
+def _alarms(alarms: Sequence[Line]) -> list[tuple[str, str, str]]:
+    """(step, name, message) of each."""
+    return [
+        (
+            count(line.get("step")),
+            printable(str(line.get("name", "?")), 80),
+            printable(redact(str(line.get("message", ""))), 2000),
+        )
+        for line in alarms
+    ]
 
 
 def _machine(manifest: Line) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ rounded to float32 and sequences as tuples.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grpo_core.errors import CheckpointError
-from grpo_core.records.files import atomic_writer
+from grpo_core.records.files import MOVE_AWAY, atomic_writer
 from grpo_core.types import Completion, Json, Prompt, Rollout, RolloutGroup, Verdict
 
 SCHEMA = pa.schema(
@@ -44,8 +45,9 @@ SCHEMA = pa.schema(
         ("reward", pa.float64()),
         ("advantage", pa.float64()),
         ("valid", pa.bool_()),
+        ("trained", pa.bool_()),  # False where the group was replaced for lack of signal
     ],
-    metadata={"grpo_core_rollouts": "1"},
+    metadata={"grpo_core_rollouts": "2"},
 )
 
 
@@ -55,10 +57,21 @@ def write_rollouts(path: Path, groups: Sequence[RolloutGroup]) -> None:
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    rows = [row for position, group in enumerate(groups) for row in _rows(position, group)]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    table = _table(groups)
     with atomic_writer(path) as stream:
         pq.write_table(table, stream, compression="zstd")
+
+
+def rollouts_to_bytes(groups: Sequence[RolloutGroup]) -> bytes:
+    """What `write_rollouts` writes, for another process."""
+    stream = io.BytesIO()
+    pq.write_table(_table(groups), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def rollouts_from_bytes(data: bytes) -> list[RolloutGroup]:
+    """The groups that `rollouts_to_bytes` was given."""
+    return _groups(pq.read_table(io.BytesIO(data)).to_pylist())
 
 
 def read_rollouts(path: Path) -> list[RolloutGroup]:
@@ -70,14 +83,23 @@ def read_rollouts(path: Path) -> list[RolloutGroup]:
     try:
         with pq.ParquetFile(path) as file:
             rows = file.read().to_pylist()
-        return [
-            _group(list(members))
-            for _, members in groupby(rows, key=lambda row: (row["step"], row["group"]))
-        ]
+        return _groups(rows)
     except FileNotFoundError as error:
         raise CheckpointError(f"cannot read {path}: no such file.") from error
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no readable rollouts: {error}.") from error
+        raise CheckpointError(
+            f"{path} holds no readable rollouts: {str(error).rstrip('.')}. {MOVE_AWAY}"
+        ) from error
+
+
+def _table(groups: Sequence[RolloutGroup]) -> pa.Table:
+    rows = [row for position, group in enumerate(groups) for row in _rows(position, group)]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _groups(rows: Iterable[Mapping[str, Any]]) -> list[RolloutGroup]:
+    by_group = groupby(rows, key=lambda row: (row["step"], row["group"]))
+    return [_group(list(members)) for _, members in by_group]
 
 
 def _rows(position: int, group: RolloutGroup) -> Iterable[dict[str, Any]]:
@@ -90,6 +112,7 @@ def _rows(position: int, group: RolloutGroup) -> Iterable[dict[str, Any]]:
         "reference": _json(group.prompt.reference),
         "meta": _json(dict(group.prompt.meta)),
         "prompt_token_ids": list(group.prompt_token_ids),
+        "trained": group.is_trained,
     }
     for rollout in group.rollouts:
         yield {**shared, **_completion_row(rollout.completion), **_judgement_row(rollout)}
@@ -128,7 +151,9 @@ def _group(rows: Sequence[Mapping[str, Any]]) -> RolloutGroup:
         json.loads(first["meta"]),
     )
     rollouts = tuple(_rollout(row) for row in rows)
-    return RolloutGroup(prompt, tuple(first["prompt_token_ids"]), rollouts, first["step"])
+    return RolloutGroup(
+        prompt, tuple(first["prompt_token_ids"]), rollouts, first["step"], first["trained"]
+    )
 
 
 def _rollout(row: Mapping[str, Any]) -> Rollout:

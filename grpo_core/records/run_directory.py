@@ -3,36 +3,39 @@
     config.json               the resolved config
     manifest.json             versions, plugins, seed, hardware, git; see `manifest.py`
     metrics.jsonl             one line a training step
+    alarms.jsonl              one line an alarm about those numbers; missing while there is none
     rollouts/                 step-000001.parquet: every completion of every training step
     evaluations/              step-000000.json: the result; step-000000.parquet: the completions
     checkpoints/              written by the trainer
     summary.json              how it ended
     report.html               all of it, for people
 
-Whole files are replaced atomically; metrics.jsonl only grows, and is cut back on a resume.
+Whole files are replaced atomically; the two .jsonl only grow, and are cut back on a resume.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grpo_core.errors import CheckpointError
 from grpo_core.records.files import (
+    MOVE_AWAY,
     dump_json,
+    is_leftover,
     read_json,
     remove_leftovers,
     write_error,
     write_json,
     write_text,
 )
+from grpo_core.records.lines import append_line, check_unbroken, lines_until, read_lines
 from grpo_core.records.rollouts import read_rollouts, write_rollouts
 from grpo_core.types import Json, RolloutGroup
 
 DEFAULT_BASE = "runs"
+_CONFIG_CURE = "Put it back from a copy, such as run_config.json in one of the run's checkpoints."
 
 
 class RunDirectory:
@@ -62,6 +65,7 @@ class RunDirectory:
         try:
             for folder in ("rollouts", "evaluations", "checkpoints"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
         except OSError as error:
             raise write_error(path, error) from error
         return cls(path)
@@ -97,13 +101,13 @@ class RunDirectory:
         """`path`, if a new run may be put there; makes nothing.
 
         Raises:
-            CheckpointError: if it is a file or a folder with files. The empty folders of a run that
-                ended before it began do not count.
+            CheckpointError: if it is a file or a folder with files. What a run leaves that was
+                killed before it began does not count: empty folders, a half-written config.
         """
         try:
             if path.exists() and not path.is_dir():
                 raise CheckpointError(f"{path} is a file, not a folder. Choose another --output.")
-            if any(not inner.is_dir() for inner in path.rglob("*")):
+            if any(not inner.is_dir() and not is_leftover(inner) for inner in path.rglob("*")):
                 raise CheckpointError(
                     f"{path} is not empty. Choose another --output, or pass --resume to go on "
                     "with the run in it."
@@ -128,7 +132,7 @@ class RunDirectory:
 
     def read_config(self) -> dict[str, Json]:
         """The resolved config."""
-        return _object(self.path / "config.json")
+        return _object(self.path / "config.json", _CONFIG_CURE)
 
     def write_manifest(self, manifest: Mapping[str, Json]) -> None:
         """Store what the run was made with."""
@@ -147,36 +151,40 @@ class RunDirectory:
         return _object(self.path / "summary.json", missing_is_empty=True)
 
     def append_metrics(self, metrics: Mapping[str, Json]) -> None:
-        """Add one step's line; it is with the operating system when this returns."""
-        path = self.path / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(dump_json(metrics) + "\n")
-        except OSError as error:
-            raise write_error(path, error) from error
+        """Add one step's line; it is on disk when this returns.
+
+        A checkpoint of the step is written afterwards and must not survive a power cut alone.
+        """
+        append_line(self.path / "metrics.jsonl", metrics)
 
     def read_metrics(self) -> list[dict[str, Json]]:
         """The lines of all steps; a last line that a kill cut short is left out."""
-        path = self.path / "metrics.jsonl"
-        try:
-            *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            return [dict(json.loads(line)) for line in lines]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}.") from error
+        return read_lines(self.path / "metrics.jsonl")
+
+    def append_alarm(self, alarm: Mapping[str, Json]) -> None:
+        """Add an alarm, with at least "name", "step" and "message"."""
+        append_line(self.path / "alarms.jsonl", alarm)
+
+    def read_alarms(self) -> list[dict[str, Json]]:
+        """The alarms so far, in the order they were raised."""
+        return read_lines(self.path / "alarms.jsonl")
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`, from which the run is resumed.
 
-        Metrics are cut back; rollouts, evaluations, and the summary of later steps are removed, and
-        so are files that a kill has left half written.
+        Metrics and alarms are cut back; rollouts, evaluations, and the summary of later steps are
+        removed, and so are files that a kill has left half written.
+
+        Raises:
+            CheckpointError: if lines are damaged, or metrics lack steps up to this one. Nothing is
+                changed then.
         """
+        check_unbroken(self.path / "metrics.jsonl", step)
+        files = [self.path / "metrics.jsonl", self.path / "alarms.jsonl"]
+        kept = {path: lines_until(path, step) for path in files if path.exists()}
         remove_leftovers(self.path)
-        kept = [line for line in self.read_metrics() if line.get("step", math.inf) <= step]
-        write_text(self.path / "metrics.jsonl", "".join(dump_json(line) + "\n" for line in kept))
+        for path, lines in kept.items():
+            write_text(path, "".join(dump_json(line) + "\n" for line in lines))
         for file in [*self._step_files("rollouts", "*"), *self._step_files("evaluations", "*")]:
             if _step_of(file) > step:
                 file.unlink(missing_ok=True)
@@ -239,10 +247,14 @@ def _unused_path(base: Path) -> Path:
     return path
 
 
-def _object(path: Path, missing_is_empty: bool = False) -> dict[str, Json]:
+def _object(path: Path, cure: str = MOVE_AWAY, missing_is_empty: bool = False) -> dict[str, Json]:
+    """The JSON object in a file; an error says what can be done."""
     if missing_is_empty and not path.exists():
         return {}
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {cure}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object.")
+        raise CheckpointError(f"{path} is damaged: it holds no JSON object. {cure}")
     return value

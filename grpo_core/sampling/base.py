@@ -147,6 +147,6 @@ def check_finite(logprob: float, position: int) -> None:
     if not math.isfinite(logprob):
         raise SamplingError(
             f"the model's logits are not finite at token {position + 1} of a completion: its "
-            "weights hold NaN or infinity, or model.dtype is too narrow for it. Go back to an "
-            "earlier checkpoint, or try model.dtype = 'float32'."
+            "weights hold NaN or infinity, or trainer.dtype is too narrow for it. Go back to an "
+            "earlier checkpoint, or try trainer.dtype = 'float32'."
         )

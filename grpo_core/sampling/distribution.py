@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grpo_core.truncation import find_border
+
 _BLOCK = 512  # vocabulary entries summed at once; two short cumulative sums replace one long one
 
 
@@ -20,8 +22,9 @@ def draw(
         logits: [B, V], any floating dtype.
         uniforms: [B] in [0, 1).
         temperature: > 0, or 0 for the likeliest token.
-        top_p: keep the smallest set of likeliest tokens whose probability reaches it.
-        top_k: keep this many; 0 keeps all.
+        top_p: keep the smallest set of likeliest tokens whose probability reaches it; ties stay
+            together.
+        top_k: keep this many, and what is exactly as likely as the last; 0 keeps all.
 
     Returns:
         token ids [B], and their log-probabilities [B], float32 nats, under exactly that
@@ -34,24 +37,12 @@ def draw(
     shifted = logits.float() - highest
     if temperature != 1:
         shifted /= temperature
-    weights = shifted.exp_()
     if top_k or top_p < 1:
-        weights = _truncate(weights, top_p, top_k)
+        shifted.masked_fill_(shifted < find_border(shifted, top_p, top_k), -torch.inf)
+    weights = shifted.exp_()
     tokens, total = _inverse_transform(weights, uniforms)
     chosen = weights.gather(-1, tokens[:, None]).squeeze(-1)
     return tokens, torch.log(chosen) - torch.log(total).float()
-
-
-def _truncate(weights: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Set the weights outside top_k and top_p to 0; the likeliest token always stays."""
-    descending, order = weights.sort(dim=-1, descending=True)
-    if top_k:
-        descending[:, top_k:] = 0
-    if top_p < 1:
-        mass = descending.double()
-        before = mass.cumsum(dim=-1) - mass
-        descending[before >= top_p * mass.sum(dim=-1, keepdim=True)] = 0
-    return torch.zeros_like(weights).scatter(-1, order, descending)
 
 
 def _inverse_transform(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,19 +22,13 @@ import torch
 from torch import Tensor
 
 from grpo_core.errors import SamplingError
+from grpo_core.logprobs import Distribution
+from grpo_core.sampling.agreement import describe_gap, gap_limit, probe_sequences
+from grpo_core.training.learner import Learner
 from grpo_core.training.packing import TrainingCompletion, pack
 from grpo_core.training.policy import completion_logprobs, trainer_mode
-from grpo_core.training.update import Learner
+from grpo_core.training.process_samplers import whole_policy
 from grpo_core.types import ProbedSampler, Prompt, Sampler
-
-_PROMPTS = 4
-_TOKENS = 64  # of each prompt, the last ones
-
-# Nats. Two right implementations in bfloat16 differ by 0.06 to 0.12 on average (SmolLM2 on CPU,
-# over a run of 35 steps; the probe has unlikely tokens, whose logits are rounded most), in float32
-# by 0.00001. A tied head left behind made 0.4 to 0.8.
-_LIMITS = {torch.float32: 0.02}
-_LIMIT = 0.3
 
 _LEAST_ARRIVED = 0.5
 _LEAST_MOVED = 1e-3  # nats; less may vanish in the rounding of one and not of the other
@@ -91,7 +85,8 @@ class Canary:
 
     def _find_failure(self, now: Reading, gap: float) -> SamplingError | None:
         if not gap <= self.limit:  # NaN is not, either
-            return SamplingError(self._describe_gap(now, gap))
+            found = describe_gap(now.trainer, now.sampler, self.limit)
+            return SamplingError(f"after a hand-over of weights, {found}")
         for past, since in zip(self._past, ("the first hand-over", "the last one"), strict=False):
             first = self._past[0]
             arrived = arrived_share(past, now, _rms(first.sampler - first.trainer))
@@ -105,17 +100,6 @@ class Canary:
         return Reading(
             trainer_logprobs(self.learner, self.probe),
             torch.tensor([value for row in sampler for value in row], dtype=torch.float64),
-        )
-
-    def _describe_gap(self, now: Reading, gap: float) -> str:
-        return (
-            f"after a hand-over of weights, sampler and trainer disagree: on a fixed probe of "
-            f"{len(now.trainer)} tokens their log-probabilities differ by {gap:.3g} nats on "
-            f"average and {(now.sampler - now.trainer).abs().max().item():.3g} at most, where "
-            f"{self.limit:.3g} on average are allowed (sampling.canary_limit). The sampler's "
-            "weights are stale or wrong, or it computes another model; its completions are not "
-            "the policy's. Set sampling.engine = 'hf', which samples from the trainer's own "
-            "weights."
         )
 
     def _describe_stale(self, past: Reading, now: Reading, arrived: float, since: str) -> str:
@@ -132,12 +116,10 @@ class Canary:
 
 def create_canary(learner: Learner, sampler: Sampler, prompts: Sequence[Prompt]) -> Canary:
     """A canary that probes with the ends of the first prompts, whatever the run's seed."""
-    probe: list[Sequence[int]] = []
-    if isinstance(sampler, ProbedSampler):
-        probe = [sampler.encode(prompt)[-_TOKENS:] for prompt in prompts[:_PROMPTS]]
-    usual = _LIMITS.get(learner.model.dtype, _LIMIT)
-    limit = learner.config.sampling.canary_limit or usual
-    return Canary(learner, sampler, [sequence for sequence in probe if len(sequence) > 1], limit)
+    probe = probe_sequences(sampler, prompts)
+    with whole_policy(learner) as model:  # otherwise it may be seen in the masters' precision
+        limit = gap_limit(model.dtype, learner.config.sampling)
+    return Canary(learner, sampler, probe, limit)
 
 
 @torch.no_grad()
@@ -149,13 +131,13 @@ def trainer_logprobs(learner: Learner, sequences: Sequence[Sequence[int]]) -> Te
     ]
     found = {}
     most = learner.config.trainer.micro_batch_tokens
-    with trainer_mode(learner.model):
+    with whole_policy(learner) as model, trainer_mode(model):
         for batch in pack(items, most, share_prompts=learner.layout.share_prompts):
-            batch = batch.to(learner.model.device)
-            values = completion_logprobs(learner.model, batch, learner.layout, 1.0).double()
+            batch = batch.to(model.device)
+            values = completion_logprobs(model, batch, learner.layout, Distribution()).double()
             places = batch.places.tolist()  # packing changes the order
             for at, row, mask in zip(places, values, batch.completion_mask, strict=True):
-                found[at] = row[mask].cpu()
+                found[at] = row[mask].double().cpu()
     return torch.cat([found[at] for at in range(len(sequences))])
 
 

@@ -9,10 +9,11 @@ import torch
 
 from grpo_core.advantages.kl_penalty import subtract_kl
 from grpo_core.losses.parts import KL_ESTIMATORS
+from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.rollout import AdvantageEstimator
-from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.learner import Learner
+from grpo_core.training.packing import TrainingCompletion, deal
 from grpo_core.training.policy import completion_logprobs, trainer_mode
-from grpo_core.training.update import Learner
 from grpo_core.types import RolloutGroup
 
 
@@ -49,6 +50,12 @@ def completion_kls(learner: Learner, groups: Sequence[RolloutGroup]) -> torch.Te
 
     The estimate is the one of grpo.kl_estimator, under the sampling temperature.
     """
+    with learner.world.order("completion_kls", lambda: rollouts_to_bytes(groups)):
+        return _completion_kls(learner, groups)
+
+
+def _completion_kls(learner: Learner, groups: Sequence[RolloutGroup]) -> torch.Tensor:
+    world = learner.world
     config, layout, reference = learner.config, learner.layout, learner.reference
     assert reference is not None, "beta is positive"
     rollouts = [(group, rollout) for group in groups for rollout in group.rollouts]
@@ -65,15 +72,15 @@ def completion_kls(learner: Learner, groups: Sequence[RolloutGroup]) -> torch.Te
     ]
     kls = torch.zeros(len(rollouts), dtype=torch.float64)
     estimate = KL_ESTIMATORS[config.grpo.kl_estimator]
-    temperature = config.sampling.temperature
+    distribution = learner.distribution
     max_tokens = config.trainer.micro_batch_tokens
-    with trainer_mode(learner.model), trainer_mode(reference):
-        for batch in pack(completions, max_tokens, share_prompts=layout.share_prompts):
-            batch = batch.to(learner.model.device)
-            logprobs, ref_logprobs = (
-                completion_logprobs(model, batch, layout, temperature)
-                for model in (learner.model, reference)
-            )
-            per_token = estimate(logprobs, ref_logprobs)  # both are 0 where masked, and so is it
-            kls[batch.places.cpu()] = per_token.double().sum(-1).cpu()
-    return kls.reshape(len(groups), -1)
+    share = layout.share_prompts
+    for batch in deal(completions, max_tokens, world.rank, world.size, share_prompts=share):
+        batch = batch.to(learner.model.device)
+        with trainer_mode(learner.model):
+            logprobs = completion_logprobs(learner.model, batch, layout, distribution)
+        with reference.computing() as model:
+            ref_logprobs = completion_logprobs(model, batch, layout, distribution)
+        per_token = estimate(logprobs, ref_logprobs)  # both are 0 where masked, and so is it
+        kls[batch.places.cpu()] += per_token.double().sum(-1).cpu()  # an empty one adds nothing
+    return world.sum_tensor(kls).reshape(len(groups), -1)

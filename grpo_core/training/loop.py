@@ -1,26 +1,33 @@
 """The GRPO loop, on a page.
 
-Shao et al. 2024 (arXiv 2402.03300), algorithm 1, with one update for each batch of samples:
-sample G completions for each of P prompts, let verifiers judge them, compare each with its group,
-and make the better ones likelier.
+Shao et al. 2024 (arXiv 2402.03300), algorithm 1: sample G completions for each of P prompts, let
+verifiers judge them, compare each with its group, and make the better ones likelier.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import SamplingError
-from grpo_core.rollout import AdvantageEstimator, Judge, OnProgress, collect, with_advantages
+from grpo_core.rollout import (
+    AdvantageEstimator,
+    Collection,
+    Judge,
+    OnProgress,
+    collect,
+    with_advantages,
+)
 from grpo_core.sampling.base import derive_seed
 from grpo_core.training.canary import create_canary
 from grpo_core.training.kl_price import with_kl_price
+from grpo_core.training.learner import Learner
 from grpo_core.training.metrics import StepTimes, step_metrics
-from grpo_core.training.order import prompt_indices
-from grpo_core.training.update import Learner, update
-from grpo_core.types import Prompt, RolloutGroup, Sampler, SamplingParams
+from grpo_core.training.selection import PromptSource, collect_groups
+from grpo_core.training.update import update
+from grpo_core.types import Json, Prompt, RolloutGroup, Sampler, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,9 @@ class Step:
     """What one step of the loop hands out.
 
     Attributes:
-        groups: judged, with advantages.
+        groups: all that were sampled; judged, with advantages.
         metrics: the line for metrics.jsonl.
+        selection: the state of the prompt source after the step.
         failure: set when the new weights did not reach the sampler. The step itself is sound and
             can be saved; the loop raises this when it is asked to go on.
     """
@@ -37,6 +45,7 @@ class Step:
     number: int
     groups: Sequence[RolloutGroup]
     metrics: dict[str, float]
+    selection: Mapping[str, Json]
     failure: SamplingError | None = None
 
 
@@ -45,6 +54,7 @@ def grpo_steps(
     sampler: Sampler,
     judge: Judge,
     prompts: Sequence[Prompt],
+    source: PromptSource,
     estimate_advantages: AdvantageEstimator,
     first_step: int,
     *,
@@ -53,12 +63,13 @@ def grpo_steps(
 ) -> Iterator[Step]:
     """Train from `first_step` to the last, yielding after each step.
 
-    Every step is a function of the weights, the optimiser's moments, the config, and its own
-    number; the loop has no other state, and can be left and taken up again between any two steps.
+    Every step is a function of the weights, the optimiser's moments, the reference, the prompt
+    source, the config, and its own number; the loop has no other state, and can be left and taken
+    up again between any two steps.
 
     Raises:
         ErrorBudgetExceeded: if verifiers fail too often. TrainingError: if a loss or gradient is
-            not finite. In both cases the weights are those of the step before.
+            not finite. With grpo.num_iterations = 1 the weights are those of the step before.
         SamplingError: if the sampler has other weights than the learner.
     """
     config = learner.config
@@ -68,26 +79,23 @@ def grpo_steps(
         raise start.failure
     for step in range(first_step, config.trainer.steps + 1):
         started = time.perf_counter()
-        indices = prompt_indices(len(prompts), config.grpo.prompts_per_step, step, config.seed)
-        batch = [prompts[index] for index in indices]
-        params = sampling_params(config, step)
 
-        collection = collect(
-            batch,
-            sampler,
-            judge,
-            config.grpo.group_size,
-            params,
-            step=step,
-            on_progress=on_progress,
-        )
-        estimate, kl = with_kl_price(learner, collection.groups, estimate_advantages)
-        groups = with_advantages(collection.groups, estimate)
+        def collect_round(indices: Sequence[int], number: int, step: int = step) -> Collection:
+            batch = [prompts[index] for index in indices]
+            size, params = config.grpo.group_size, sampling_params(config, step, number)
+            return collect(batch, sampler, judge, size, params, step=step, on_progress=on_progress)
+
+        collection = collect_groups(config, source, collect_round, estimate_advantages)
+        trained = [group for group in collection.groups if group.is_trained]
+        estimate, kl = with_kl_price(learner, trained, estimate_advantages)
+        trained = with_advantages(trained, estimate)
+        groups = [*trained, *(group for group in collection.groups if not group.is_trained)]
         if on_scored is not None:
             on_scored(step, groups)
 
         scored = time.perf_counter()
-        result = update(learner, groups, step)
+        result = update(learner, trained, step)
+        move_reference(learner, step)
         handed = canary.hand_over()
 
         times = StepTimes(
@@ -97,19 +105,28 @@ def grpo_steps(
             train=time.perf_counter() - scored,
         )
         metrics = {**step_metrics(step, groups, result, times), **kl, **handed.metrics}
-        yield Step(step, groups, metrics, handed.failure)
+        yield Step(step, groups, metrics, source.state(), handed.failure)
         if handed.failure is not None:
             raise handed.failure
 
 
-def sampling_params(config: RunConfig, step: int) -> SamplingParams:
-    """How the completions of a training step are drawn."""
+def sampling_params(config: RunConfig, step: int, number: int = 0) -> SamplingParams:
+    """How the completions of a training step are drawn, in its round `number`."""
     sampling = config.sampling
+    again = ("round", number) if number else ()
     return SamplingParams(
         max_new_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         stop=sampling.stop,
-        seed=derive_seed(config.seed, "step", step),
+        seed=derive_seed(config.seed, "step", step, *again),
     )
+
+
+def move_reference(learner: Learner, step: int) -> None:
+    """After every reference.sync_every-th step, move the reference towards the policy."""
+    settings = learner.config.reference
+    if learner.reference is not None and settings.sync_every and step % settings.sync_every == 0:
+        with learner.world.order("move_reference", step=step):
+            learner.reference.follow(learner.masters.parameters, settings.sync_rate)

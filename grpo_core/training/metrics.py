@@ -28,13 +28,14 @@ def step_metrics(
 ) -> dict[str, float]:
     """Everything worth plotting about a step, as plain numbers.
 
-    Shares are of completions, except `zero_signal_share` (of groups without any advantage) and
-    `clipped_share` (of trained tokens). `reward_*` are over valid completions, `pass_rate` over
-    completions judged by the first verifier. `sampler_logprob_gap` is the mean absolute
-    difference, in nats, between sampler and trainer on the same tokens; with top_p or top_k it
-    holds the truncated mass too. `entropy` is estimated, without bias, by the mean of -log p of all
-    tokens that were sampled, in nats; no distribution is computed for it. A mean over nothing is
-    NaN.
+    All groups that were sampled count, those that were replaced for lack of signal included, or the
+    pass rate would be that of a chosen few; `groups_replaced` is their number. Shares are of
+    completions, except `zero_signal_share` (of groups without any advantage) and `clipped_share`
+    (of trained tokens). `reward_*` are over valid completions, `pass_rate` over completions judged
+    by the first verifier. `sampler_logprob_gap` is the mean absolute difference, in nats, between
+    sampler and trainer on the same tokens. `entropy` is estimated, without bias, by the mean of
+    -log p of all tokens that were sampled, in nats; no distribution is computed for it, as it is
+    for `trained_entropy` (with an entropy bonus). A mean over nothing is NaN.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
@@ -49,6 +50,7 @@ def step_metrics(
         "reward_std": float(np.std(rewards)) if rewards else math.nan,
         "pass_rate": _mean(judged),
         "zero_signal_share": _mean(no_signal),
+        "groups_replaced": sum(not group.is_trained for group in groups),
         "valid_share": _mean([rollout.is_valid for rollout in rollouts]),
         "completion_length_mean": _mean(lengths),
         "entropy": _mean([-p for r in rollouts for p in r.completion.sampler_logprobs]),

@@ -13,6 +13,7 @@ micro-batches of bounded size. What is computed does not depend on either bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,25 @@ class MicroBatch:
     sampler_logprobs: Tensor
     places: Tensor
 
+    @classmethod
+    def empty(cls) -> MicroBatch:
+        """One row without a completion: a pass over it adds nothing, and takes part in it."""
+        numbers = torch.zeros(1, 1, dtype=torch.long)
+        none = torch.zeros(0, dtype=torch.long)
+        return cls(
+            input_ids=numbers,
+            position_ids=numbers,
+            segments=numbers,
+            sources=none,
+            targets=none,
+            rows=none,
+            columns=none,
+            completion_mask=torch.zeros(1, 1, dtype=torch.bool),
+            advantages=torch.zeros(1),
+            sampler_logprobs=torch.zeros(1, 1),
+            places=torch.zeros(1, dtype=torch.long),
+        )
+
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
         return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
@@ -105,6 +125,32 @@ def pack(
         batch.append(row)
     if batch:
         yield _micro_batch(batch)
+
+
+def deal(
+    completions: Sequence[TrainingCompletion],
+    max_tokens: int,
+    rank: int,
+    size: int,
+    *,
+    share_prompts: bool = True,
+) -> list[MicroBatch]:
+    """The micro-batches of one of `size` processes; all get equally many, some of them empty.
+
+    Args:
+        completions: of all processes, in the same order in each.
+        max_tokens: as for `pack`; less where there is not enough for everybody otherwise.
+        rank: of the process, from 0.
+        size: number of processes; a single one gets what `pack` gives.
+        share_prompts: as for `pack`.
+    """
+    if size > 1:
+        rows = _rows(completions, share_prompts)
+        max_tokens = min(max_tokens, math.ceil(sum(map(_row_length, rows)) / size))
+    batches = list(pack(completions, max_tokens, share_prompts=share_prompts))
+    own = batches[rank::size]
+    rounds = math.ceil(len(batches) / size)
+    return own + [MicroBatch.empty()] * (rounds - len(own))
 
 
 def _rows(

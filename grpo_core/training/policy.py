@@ -1,18 +1,27 @@
-"""Log-probabilities of completions under a transformers causal language model."""
+"""Log-probabilities and entropies of completions under a transformers causal language model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grpo_core.logprobs import chunked_token_logprobs, token_logprobs
+from grpo_core.logprobs import (
+    Distribution,
+    chunked_logprobs_and_entropy,
+    chunked_token_logprobs,
+    token_logprobs,
+    token_logprobs_and_entropy,
+)
 from grpo_core.training.packing import MicroBatch, TrainingCompletion, pack
 
+SCORE = "grpo_score"  # the method under which a model shared out among processes has `score`
 _PROBE_TOLERANCE = 1e-3  # nats in float32; wiring mistakes show up as whole nats
 _WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")
 
@@ -38,35 +47,57 @@ class Layout:
 
 
 def completion_logprobs(
-    model: PreTrainedModel, batch: MicroBatch, layout: Layout, temperature: float
+    model: PreTrainedModel, batch: MicroBatch, layout: Layout, distribution: Distribution
 ) -> Tensor:
-    """Log-probability of every completion token, under softmax(logits / temperature).
+    """Log-probability of every completion token, under the distribution that draws from the logits.
 
     Returns:
         [B, T] float32 nats, 0 where masked; differentiable.
     """
-    values = _flat_logprobs(model, batch, layout, temperature)
-    return batch.scatter(values)
+    functions = token_logprobs, chunked_token_logprobs
+    return batch.scatter(_scorer(model)(batch, layout, distribution, *functions))
 
 
-def _flat_logprobs(
-    model: PreTrainedModel, batch: MicroBatch, layout: Layout, temperature: float
-) -> Tensor:
+def completion_logprobs_and_entropy(
+    model: PreTrainedModel, batch: MicroBatch, layout: Layout, distribution: Distribution
+) -> tuple[Tensor, Tensor]:
+    """`completion_logprobs`, and the entropy of the distribution each token was drawn from.
+
+    Returns:
+        two of [B, T] float32 nats, 0 where masked; both differentiable.
+    """
+    functions = token_logprobs_and_entropy, chunked_logprobs_and_entropy
+    logprobs, entropies = _scorer(model)(batch, layout, distribution, *functions)
+    return batch.scatter(logprobs), batch.scatter(entropies)
+
+
+def _scorer(model: PreTrainedModel) -> Callable[..., Any]:
+    return getattr(model, SCORE, partial(score, model))
+
+
+def score(
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    layout: Layout,
+    distribution: Distribution,
+    of_logits: Callable[..., Any],
+    of_hidden: Callable[..., Any],
+) -> Any:
+    """What a function of logits gives, or the same function of hidden states and the head."""
     inputs = {
         "input_ids": batch.input_ids,
         "position_ids": batch.position_ids,
         "attention_mask": _mask(model, batch, layout),
         "use_cache": False,
     }
+    settings = asdict(distribution)
     if not layout.plain_head:
-        logits = model(**inputs).logits
-        return token_logprobs(logits.flatten(0, 1)[batch.sources], batch.targets, temperature)
+        logits = model(**inputs).logits.flatten(0, 1)[batch.sources]
+        return of_logits(logits, batch.targets, **settings)
     hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1)[batch.sources]
     head = model.get_output_embeddings()
     assert isinstance(head, nn.Linear)
-    return chunked_token_logprobs(
-        hidden, head.weight, batch.targets, bias=head.bias, temperature=temperature
-    )
+    return of_hidden(hidden, head.weight, batch.targets, bias=head.bias, **settings)
 
 
 def _mask(model: PreTrainedModel, batch: MicroBatch, layout: Layout) -> Tensor:
@@ -120,7 +151,7 @@ def find_layout(model: PreTrainedModel) -> Layout:
 
     def logprobs(layout: Layout) -> Tensor:
         (batch,) = pack(members, 10_000, share_prompts=layout.share_prompts)
-        return completion_logprobs(model, batch.to(model.device), layout, 1.0)
+        return completion_logprobs(model, batch.to(model.device), layout, Distribution())
 
     def agrees(layout: Layout) -> bool:
         try:

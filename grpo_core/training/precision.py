@@ -20,9 +20,14 @@ class MasterWeights:
     every backward pass are added up in float32 as soon as they are known, so accumulation over
     micro-batches loses nothing and the model holds no gradients of its own. When `dtype` is
     float32 the model's own parameters are the masters.
+
+    Attributes:
+        parameters: the float32 weights by name.
+        complete: False while some, but not all, changes of a training step have been made.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self.complete = True
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._shared = dtype == torch.float32
         if self._shared:

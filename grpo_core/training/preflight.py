@@ -24,17 +24,22 @@ from grpo_core.assembly import (
 )
 from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError, DataError, GrpoError, VerifierError
-from grpo_core.models.load import check_weights, choose_device, find_model, load_tokenizer
+from grpo_core.models.find import check_weights, find_model, model_chain
+from grpo_core.models.load import choose_device, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, collect, with_advantages
 from grpo_core.sampling.base import encode_prompt
 from grpo_core.sampling.scripted import ScriptedSampler
 from grpo_core.training.kl_price import with_kl_price
+from grpo_core.training.learner import Learner
 from grpo_core.training.loop import sampling_params
+from grpo_core.training.lora_checks import check_lora_layers, check_lora_settings
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
-from grpo_core.training.update import Learner, update
+from grpo_core.training.reference import Reference
+from grpo_core.training.selection import check_difficulty_key
+from grpo_core.training.update import update
 from grpo_core.types import Prompt, Status
 
 _CHECKED_REFERENCES = 2000  # of each split; a sound data set is read in a second or two
@@ -73,19 +78,23 @@ def _checks(config: RunConfig, plugins: Plugins, sources: PluginSources) -> Iter
     yield Check("settings", True, "consistent; every name in them is registered")
     task = create_task(config, plugins)
     train, held_out = load_prompts(task, "train"), evaluation_prompts(config, task)
+    check_difficulty_key(config, train)
     yield Check("task", True, _describe_prompts(config, train, held_out))
     with open_judge(config, plugins, sources, task) as judge:
         for name, prompts in (("train", train), ("held-out", held_out)):
             count = check_references(judge, prompts[:_CHECKED_REFERENCES])
             yield Check(f"{name} references", True, f"{count} read by the verifiers")
         folder = find_model(config.model.path)
-        files = check_weights(folder)
+        chain = model_chain(folder)
+        files = sum(check_weights(part) for part in chain)
         yield Check("weights", True, f"{files} whole file{'s' if files > 1 else ''} in {folder}")
+        if config.lora.rank > 0:
+            yield Check("adapters", True, check_lora_layers(chain[-1], config))
         tokenizer = load_tokenizer(folder, config.model)
         check_template(tokenizer, train[0])
         yield Check("chat template", True, _describe_template(tokenizer))
         longest_texts = heapq.nlargest(_MEASURED, [*train, *held_out], key=_characters)
-        longest = check_lengths(config, tokenizer, folder, [*train[:_MEASURED], *longest_texts])
+        longest = check_lengths(config, tokenizer, chain[-1], [*train[:_MEASURED], *longest_texts])
         yield Check("lengths", True, f"longest prompt {longest} tokens; answers fit")
         yield Check("rehearsal", True, rehearse(config, plugins, judge, tokenizer, train))
 
@@ -102,13 +111,6 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
             f"grpo.group_size must be >= 2, got {size}: one completion has no group to be "
             "compared with. Set grpo.group_size, usually 8."
         )
-    sampling = config.sampling
-    if config.grpo.mismatch != "off" and (sampling.top_p < 1 or sampling.top_k > 0):
-        raise ConfigError(
-            f"grpo.mismatch = '{config.grpo.mismatch}' needs sampling.top_p = 1 and top_k = 0, got "
-            f"{sampling.top_p} and {sampling.top_k}: the ratio would be the probability that was "
-            "cut off, not an error of the engine. Set grpo.mismatch = 'off'."
-        )
     engine = plugins.samplers[config.sampling.engine].load()
     getattr(engine, "check_installed", lambda: None)()
     plugins.advantages[config.grpo.advantage].load()
@@ -119,6 +121,7 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
     for verifier in config.verifiers:
         plugins.verifiers[verifier.name].create(verifier.options)
     choose_device(config.model.device)
+    check_lora_settings(config)
 
 
 def check_references(judge: Judge, prompts: Sequence[Prompt]) -> int:
@@ -262,7 +265,7 @@ def _tiny_learner(
         max_position_embeddings=1 << 20,
     )
     model = LlamaForCausalLM(shape)
-    reference = LlamaForCausalLM(shape) if config.grpo.beta > 0 else None
+    reference = Reference(LlamaForCausalLM(shape)) if config.grpo.beta > 0 else None
     masters = MasterWeights(model, model.dtype)
     optimizer = create_optimizer(masters.parameters, config.trainer)
     loss = plugins.losses[config.grpo.loss].load()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from grpo_core.config import RunConfig
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.training.checkpoint import TrainerState, newest_checkpoint
+from grpo_core.training.health import count_alarms
 
 
 def summarise(
@@ -45,10 +45,10 @@ def summarise(
         "pass_at_1_before": _rate(evaluations.get(0)),
         "pass_at_1_after": _rate(after) if is_full else None,
         "best": {"step": state.best_step, "pass_at_1": best if best >= 0 else None},
+        "alarms": count_alarms(directory.read_alarms()),
         "seconds": seconds,
         "tokens": state.tokens,
         "checkpoint": None if saved is None else str(saved),
-        "state": asdict(state),
     }
 
 

@@ -144,10 +144,10 @@ def test_a_run_outlives_who_reads_its_output(desk: Desk) -> None:
 def test_installed_plugins_train_without_a_plugin_file(desk: Desk) -> None:
     desk.put(
         "sums.toml",
-        'model = {path = "tiny", dtype = "float32"}\n'
+        'model = {path = "tiny"}\n'
         'task = {name = "arithmetic", options = {levels = ["add1"], train_size = 20, '
         "test_size = 8}}\n"
-        "sampling = {max_new_tokens = 8}\ntrainer = {steps = 2}\n"
+        "sampling = {max_new_tokens = 8}\ntrainer = {steps = 2, dtype = 'float32'}\n"
         "grpo = {group_size = 4, prompts_per_step = 4}\n"
         "evaluation = {num_prompts = 8, num_samples = 2}\n",
     )

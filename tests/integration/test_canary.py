@@ -22,11 +22,11 @@ from grpo_core.records.run_directory import RunDirectory
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler
 from grpo_core.training.canary import Canary, Reading, arrived_share, create_canary
+from grpo_core.training.learner import Learner
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.run import train
-from grpo_core.training.update import Learner
 from grpo_core.types import ProbedSampler, Prompt
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
@@ -226,11 +226,11 @@ def test_a_run_stops_with_a_checkpoint_of_the_step_that_was_sound(tmp_path: Path
 
     folder = save_tiny_model(tmp_path / "model")
     values = {
-        "model": {"path": str(folder), "dtype": "float32"},
+        "model": {"path": str(folder)},
         "task": {"name": "letters"},
         "sampling": {"engine": "lazy", "max_new_tokens": 8},
         "grpo": {"group_size": 4, "prompts_per_step": 4},
-        "trainer": {"steps": 4, "learning_rate": 1e-2, "warmup_steps": 0},
+        "trainer": {"dtype": "float32", "steps": 4, "learning_rate": 1e-2, "warmup_steps": 0},
         "evaluation": {"num_prompts": 4, "num_samples": 1},
     }
     file = str(Path(__file__).with_name("letter_plugin.py"))

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from grpo_core.advantage import group_advantages
 from grpo_core.advantages.kl_penalty import subtract_kl
 from grpo_core.config import RunConfig, SamplingConfig
-from grpo_core.errors import ConfigError
+from grpo_core.errors import TrainingError
+from grpo_core.hookspecs import hookimpl
 from grpo_core.kl import k1, k2, k3
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.plugin_manager import PluginSources, load_plugins
@@ -24,12 +25,13 @@ from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
 from grpo_core.training.kl_price import completion_kls, with_kl_price
+from grpo_core.training.learner import Learner
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
-from grpo_core.training.preflight import check_settings
+from grpo_core.training.reference import Reference
 from grpo_core.training.run import train
-from grpo_core.training.update import Learner, UpdateResult, update
+from grpo_core.training.update import UpdateResult, update
 from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
@@ -47,13 +49,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def run(model_folder: Path, path: Path, sections: dict[str, Any]) -> list[dict[str, float]]:
+def run(
+    model_folder: Path, path: Path, sections: dict[str, Any], *plugins: object
+) -> list[dict[str, float]]:
     """Two steps of training; the lines of metrics.jsonl."""
     values: dict[str, Any] = {
-        "model": {"path": str(model_folder), "dtype": "float32"},
+        "model": {"path": str(model_folder)},
         "task": {"name": "letters"},
         "sampling": {"max_new_tokens": 8},
-        "trainer": {"steps": 2, "learning_rate": 1e-2, "warmup_steps": 0},
+        "trainer": {"dtype": "float32", "steps": 2, "learning_rate": 1e-2, "warmup_steps": 0},
         "verification": {"deadline": 2.0},
         "evaluation": {"num_prompts": 2, "num_samples": 1},
         "grpo": {"group_size": 6, "prompts_per_step": 3, **sections.pop("grpo", {})},
@@ -62,7 +66,7 @@ def run(model_folder: Path, path: Path, sections: dict[str, Any]) -> list[dict[s
         values[name] = {**values.get(name, {}), **section}
     config = build(RunConfig, values)
     directory = RunDirectory.create(path, base="")
-    summary = train(config, load_plugins(SOURCES), SOURCES, directory)
+    summary = train(config, load_plugins(SOURCES, extra=plugins), SOURCES, directory)
     assert summary["status"] == "finished"
     lines = directory.read_metrics()
     assert all(math.isfinite(line["loss"]) and math.isfinite(line["entropy"]) for line in lines)
@@ -89,7 +93,8 @@ def test_every_loss_trains(model_folder: Path, tmp_path: Path, loss: str) -> Non
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs/recipes").glob("*.toml")), ids=str)
 def test_every_recipe_trains(model_folder: Path, tmp_path: Path, recipe: Path) -> None:
     values = tomllib.loads(recipe.read_text())
-    run(model_folder, tmp_path / "run", {"grpo": values["grpo"]})
+    sections = {name: values.get(name, {}) for name in ("grpo", "reference", "selection", "lora")}
+    run(model_folder, tmp_path / "run", sections)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
@@ -107,14 +112,30 @@ def test_every_kl_trains(model_folder: Path, tmp_path: Path, estimator: str, pla
 def test_every_mismatch_correction_trains(
     model_folder: Path, tmp_path: Path, mismatch: str
 ) -> None:
-    for line in run(model_folder, tmp_path / "run", {"grpo": {"mismatch": mismatch}}):
+    for line in run(model_folder, tmp_path / "run", {"sampling": {"mismatch": mismatch}}):
         if line["trained_tokens"]:  # the embedded engine's probabilities are exact
             assert line["mismatch_weight"] == pytest.approx(1, abs=1e-3)
             assert line["mismatch_masked_share"] == 0
 
 
+@pytest.mark.parametrize(
+    "cut", [{"top_p": 0.7}, {"top_k": 9}, {"top_p": 0.8, "top_k": 40}], ids=str
+)
+def test_under_top_p_and_top_k_the_trained_policy_is_the_one_that_sampled(
+    model_folder: Path, tmp_path: Path, cut: dict[str, Any]
+) -> None:
+    sampling = {**cut, "temperature": 0.8, "mismatch": "token_mask", "mismatch_cap": 1.01}
+    lines = run(model_folder, tmp_path / "run", {"sampling": sampling})
+    assert sum(line["trained_tokens"] for line in lines) > 0
+    for line in lines:
+        if line["trained_tokens"]:
+            assert line["sampler_logprob_gap"] < 1e-4
+            assert line["mismatch_weight"] == pytest.approx(1, abs=1e-4)
+            assert line["mismatch_masked_share"] == 0
+
+
 def test_truncated_completions_can_be_left_out(model_folder: Path, tmp_path: Path) -> None:
-    for line in run(model_folder, tmp_path / "run", {"grpo": {"mask_truncated": True}}):
+    for line in run(model_folder, tmp_path / "run", {"selection": {"mask_truncated": True}}):
         assert line["trained_tokens"] <= line["tokens"]
         assert line["truncated_share"] > 0
 
@@ -122,10 +143,14 @@ def test_truncated_completions_can_be_left_out(model_folder: Path, tmp_path: Pat
 # ---- one update, number by number ----------------------------------------------------------------
 
 
-def make_learner(model: PreTrainedModel, **grpo: Any) -> Learner:
-    config = build(RunConfig, {"sampling": {"max_new_tokens": 12}, "grpo": grpo})
+def make_learner(
+    model: PreTrainedModel, sampling: Any = None, selection: Any = None, **grpo: Any
+) -> Learner:
+    sampling = {"max_new_tokens": 12, **(sampling or {})}
+    values = {"sampling": sampling, "selection": selection or {}, "grpo": grpo}
+    config = build(RunConfig, values)
     masters = MasterWeights(model, torch.float32)
-    reference = tiny_model(seed=1) if config.grpo.beta > 0 else None
+    reference = Reference(tiny_model(seed=1)) if config.grpo.beta > 0 else None
     return Learner(
         model,
         masters,
@@ -163,8 +188,8 @@ def judged_groups(model: PreTrainedModel) -> list[RolloutGroup]:
     ]
 
 
-def step(groups: list[RolloutGroup], **grpo: Any) -> UpdateResult:
-    return update(make_learner(tiny_model(), **grpo), groups, step=1)
+def step(groups: list[RolloutGroup], **settings: Any) -> UpdateResult:
+    return update(make_learner(tiny_model(), **settings), groups, step=1)
 
 
 def shifted(groups: list[RolloutGroup], nats: float) -> list[RolloutGroup]:
@@ -192,7 +217,7 @@ def shifted(groups: list[RolloutGroup], nats: float) -> list[RolloutGroup]:
 def test_the_mismatch_weight_scales_the_loss(mismatch: str, nats: float, weight: float) -> None:
     groups = with_advantages(judged_groups(tiny_model()), mean_advantages_of_one_half)
     plain = step(groups)
-    result = step(shifted(groups, nats), mismatch=mismatch)
+    result = step(shifted(groups, nats), sampling={"mismatch": mismatch})
     assert plain.loss != 0
     assert result.loss == pytest.approx(weight * plain.loss, rel=1e-3, abs=1e-9)
     assert result.grad_norm == pytest.approx(weight * plain.grad_norm, rel=1e-3, abs=1e-9)
@@ -218,7 +243,7 @@ def test_masked_truncated_completions_count_as_empty_ones() -> None:
 
     empty = [replace(group, rollouts=[emptied(r) for r in group.rollouts]) for group in groups]
     for aggregation in ("sequence_mean", "token_mean", "token_sum", "constant"):
-        masked = step(groups, mask_truncated=True, aggregation=aggregation)
+        masked = step(groups, selection={"mask_truncated": True}, aggregation=aggregation)
         expected = step(empty, aggregation=aggregation)
         assert (masked.loss, masked.grad_norm) == (expected.loss, expected.grad_norm)
         assert masked.loss != 0 and masked.grad_norm > 0
@@ -242,7 +267,7 @@ def test_the_kl_of_a_completion_is_the_sum_over_its_tokens(name: str, estimator:
                     table = scorer(ids).logits[0, -n - 1 : -1].log_softmax(-1)
                 return table.gather(-1, ids[0, -n:, None]).squeeze(-1)
 
-            expected = estimator(score(model), score(learner.reference)).sum().item()
+            expected = estimator(score(model), score(learner.reference.model)).sum().item()
             assert kl == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -275,11 +300,152 @@ def test_without_beta_nothing_is_scored_twice() -> None:
     assert estimate is group_advantages and metrics == {}
 
 
-def test_a_cut_distribution_and_the_mismatch_correction_exclude_each_other() -> None:
-    for sampling in ({"top_p": 0.9}, {"top_k": 5}):
-        values = {"sampling": sampling, "grpo": {"mismatch": "token_mask"}}
-        config = build(RunConfig, values)
-        with pytest.raises(
-            ConfigError, match=r"grpo\.mismatch = 'token_mask' needs sampling\.top_p"
-        ):
-            check_settings(config, load_plugins(SOURCES))
+# ---- several optimiser steps on one batch --------------------------------------------------------
+
+
+def ratio_of_later_iterations(learner: Learner, groups: list[RolloutGroup]) -> list[torch.Tensor]:
+    """What the loss was given as ratios, one tensor a micro-batch and iteration."""
+    ratios = []
+
+    def loss(logprobs: torch.Tensor, old: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+        ratios.append((logprobs.detach() - old)[settings["completion_mask"]].exp())
+        return grpo_loss(logprobs, old, *rest, **settings)
+
+    update(replace(learner, loss=loss), groups, step=1)
+    return ratios
+
+
+def test_the_ratio_is_one_at_first_and_moves_in_later_iterations() -> None:
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    learner = make_learner(tiny_model(), num_iterations=3)
+    first, *later = ratio_of_later_iterations(learner, groups)
+    assert (first == 1).all()
+    assert len(later) == 2
+    moved = [(ratio - 1).abs().max().item() for ratio in later]
+    assert 0 < moved[0] < moved[1]
+
+
+def test_iterations_are_steps_with_the_first_policy_as_the_old_one() -> None:
+    """Against plain steps, one at a time, in which the first policy's log-probabilities stay."""
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    whole = make_learner(tiny_model(), num_iterations=2)
+    update(whole, groups, step=1)
+    plain = make_learner(tiny_model())
+    old: list[torch.Tensor] = []
+
+    def loss(logprobs: torch.Tensor, given: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+        old.append(given)
+        return grpo_loss(logprobs, old[0], *rest, **settings)
+
+    for _ in range(2):
+        update(replace(plain, loss=loss), groups, step=1)
+    for name, weight in whole.masters.parameters.items():
+        torch.testing.assert_close(weight, plain.masters.parameters[name], rtol=0, atol=0)
+
+
+def test_clipping_acts_in_later_iterations() -> None:
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    wide, tight = (
+        update(
+            make_learner(tiny_model(), num_iterations=4, epsilon_low=e, epsilon_high=e), groups, 1
+        )
+        for e in (1.0, 1e-7)
+    )
+    assert wide.metrics["clipped_share"] == 0
+    assert tight.metrics["clipped_share"] > 0.1
+    assert step(groups, epsilon_low=0, epsilon_high=0).metrics["clipped_share"] == 0
+
+
+def test_a_failure_between_iterations_leaves_no_checkpoint_of_half_a_step(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """The second iteration of step 2 breaks; what is kept is step 1, and a resume repeats 2."""
+    calls = []
+
+    def broken(logprobs: torch.Tensor, old: torch.Tensor, *rest: Any, **settings: Any) -> Any:
+        output = grpo_loss(logprobs, old, *rest, **settings)
+        calls.append(bool((logprobs.detach() != old).any()))
+        if calls.count(True) == 2:
+            return output._replace(loss=output.loss * math.nan)
+        return output
+
+    class Plugin:
+        @hookimpl
+        def grpo_register_losses(self, register: Any) -> None:
+            register("broken", broken)
+
+    settings = {
+        "grpo": {"num_iterations": 2, "loss": "broken", "advantage": "reinforce_pp"},
+        "trainer": {"save_every": 1, "steps": 3, "micro_batch_tokens": 100_000},
+    }
+    with pytest.raises(TrainingError, match="in iteration 2"):
+        run(model_folder, tmp_path / "run", settings, Plugin())
+    directory = RunDirectory.open(tmp_path / "run")
+    assert [path.name for path in directory.checkpoints.iterdir()] == ["step-000001"]
+    assert directory.read_summary()["steps"] == 1
+
+
+# ---- the reference, entropy, and selection, in whole runs ----------------------------------------
+
+
+def test_a_synced_reference_is_the_policy_again(model_folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "grpo": {"beta": 0.1},
+        "trainer": {"steps": 4},
+        "reference": {"sync_every": 2, "sync_rate": 1.0},
+    }
+    kls = [line["kl"] for line in run(model_folder, tmp_path / "run", settings)]
+    assert kls[0] == pytest.approx(0, abs=1e-6) and abs(kls[1]) > 1e-5
+    assert kls[2] == pytest.approx(0, abs=1e-6) and abs(kls[3]) > 1e-5
+
+
+def test_a_reference_moves_by_its_rate() -> None:
+    policy, start = tiny_model(seed=0), tiny_model(seed=1)
+    reference = Reference(tiny_model(seed=1))
+    reference.follow(dict(policy.named_parameters()), 0.25)
+    for (name, moved), old in zip(
+        reference.model.named_parameters(), start.parameters(), strict=True
+    ):
+        expected = 0.25 * policy.get_parameter(name) + 0.75 * old
+        torch.testing.assert_close(moved, expected)
+
+
+def test_an_entropy_bonus_raises_entropy() -> None:
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    constant = [replace(group, rollouts=[replace(r, advantage=0.0) for r in group.rollouts])
+                for group in groups]  # fmt: skip
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(4)  # far from uniform
+    learner = make_learner(model, entropy_bonus=1.0, aggregation="token_mean")
+    results = [update(learner, constant, step=4) for _ in range(5)]
+    entropies = [result.metrics["trained_entropy"] for result in results]
+    assert entropies == sorted(entropies) and entropies[-1] > entropies[0]
+    assert results[0].loss == pytest.approx(-entropies[0])
+
+
+def test_an_entropy_bonus_is_a_part_of_the_loss() -> None:
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    plain, bonus = (
+        step(groups, aggregation="token_mean"),
+        step(groups, aggregation="token_mean", entropy_bonus=0.5),
+    )
+    expected = plain.loss - 0.5 * bonus.metrics["trained_entropy"]
+    assert bonus.loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_dynamic_sampling_and_the_curriculum_train(model_folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "selection": {"refill_budget": 6, "curriculum": "middling"},
+        "trainer": {"steps": 3},
+        "grpo": {"group_size": 2},
+    }
+    lines = run(model_folder, tmp_path / "run", settings)
+    replaced = [line["groups_replaced"] for line in lines]
+    assert sum(replaced) > 0 and max(replaced) <= 6
+    directory = RunDirectory.open(tmp_path / "run")
+    for line in lines:
+        groups = directory.read_rollouts(line["step"])
+        dropped = [group for group in groups if not group.is_trained]
+        assert len(dropped) == line["groups_replaced"] and len(groups) - len(dropped) == 3
+        assert all(r.advantage == 0 for group in dropped for r in group.rollouts)

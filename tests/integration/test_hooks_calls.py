@@ -161,6 +161,11 @@ def test_hook_grpo_step_finished(plugins: Plugins, capsys: Captured) -> None:
     assert capsys.readouterr().out == "step 4: reward 0.250\n"
 
 
+def test_hook_grpo_alarm_raised(plugins: Plugins, capsys: Captured) -> None:
+    plugins.manager.hook.grpo_alarm_raised(step=4, name="clipping", message="60%. Lower it.")
+    assert capsys.readouterr().out == "step 4: clipping! 60%. Lower it.\n"
+
+
 def test_hook_grpo_evaluation_finished(plugins: Plugins, capsys: Captured) -> None:
     result = {"num_prompts": 128}
     plugins.manager.hook.grpo_evaluation_finished(step=10, result=result)

@@ -14,13 +14,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from grpo_core.config import ModelConfig
 from grpo_core.errors import ConfigError, DataError
 from grpo_core.models import bundled
+from grpo_core.models.find import check_weights, find_model
 from grpo_core.models.load import (
     cast_model,
-    check_weights,
     choose_device,
     compute_dtype,
     eos_token_ids,
-    find_model,
     load_model,
     load_tokenizer,
 )
@@ -47,7 +46,7 @@ def test_a_name_that_is_neither_folder_nor_hub_id() -> None:
 
 def test_an_unreachable_hub_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = (
-        "from grpo_core.models.load import find_model\n"
+        "from grpo_core.models.find import find_model\n"
         "from grpo_core.errors import DataError\n"
         "try:\n    find_model('someone/some-model')\n"
         "except DataError as error:\n    print('DataError', error)\n"

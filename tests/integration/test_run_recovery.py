@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cli_process import snapshot
 from grpo_core.config import RunConfig
 from grpo_core.errors import CheckpointError, ConfigError
 from grpo_core.hookspecs import hookimpl
@@ -18,6 +21,7 @@ from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.training.run import train
 from grpo_core.validation import build
+from run_outcome import compare, outcome
 from tiny_model import save_tiny_model
 
 SOURCES = PluginSources((str(Path(__file__).with_name("letter_plugin.py")),), False)
@@ -32,11 +36,17 @@ def config(model: Path, steps: int = 4, **trainer: Any) -> RunConfig:
     return build(
         RunConfig,
         {
-            "model": {"path": str(model), "dtype": "float32"},
+            "model": {"path": str(model)},
             "task": {"name": "letters"},
             "sampling": {"max_new_tokens": 8},
             "grpo": {"group_size": 4, "prompts_per_step": 4},
-            "trainer": {"steps": steps, "learning_rate": 1e-2, "warmup_steps": 0, **trainer},
+            "trainer": {
+                "dtype": "float32",
+                "steps": steps,
+                "learning_rate": 1e-2,
+                "warmup_steps": 0,
+                **trainer,
+            },
             "evaluation": {"num_prompts": 8, "num_samples": 2, "every": 2},
         },
     )
@@ -188,3 +198,106 @@ def test_the_reference_of_a_resumed_run_is_the_starting_model(model: Path, tmp_p
     lines = [RunDirectory.open(tmp_path / n).read_metrics() for n in ("whole", "halves")]
     assert [line["kl"] for line in lines[0]] == [line["kl"] for line in lines[1]]
     assert lines[0][-1]["kl"] > 1e-4
+
+
+# Files of a run that are not as they were written
+
+
+@pytest.fixture(scope="module")
+def half(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `whole`, interrupted after step 3."""
+    path = tmp_path_factory.mktemp("runs") / "half"
+    run(config(model, save_every=1, keep_checkpoints=9), path, PressCtrlC("sample", 3))
+    return path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def break_first_line(path: Path) -> None:
+    path.write_bytes(b"[" + path.read_bytes()[1:])
+
+
+MOVE = "or move it away to go on without what is in it"
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "message"),
+    [
+        ("config.json", cut, r"config.json is damaged.*such as run_config.json in one"),
+        ("summary.json", cut, rf"summary.json is damaged.*{MOVE}"),
+        ("manifest.json", cut, rf"manifest.json is damaged.*{MOVE}"),
+        ("metrics.jsonl", cut, rf"no line of step 2, though there is a checkpoint.*{MOVE}"),
+        ("metrics.jsonl", break_first_line, rf"metrics.jsonl is damaged in line 1.*{MOVE}"),
+        ("metrics.jsonl", lambda path: path.write_text(""), r"has no line of step 1"),
+        ("evaluations/step-000002.json", cut, rf"step-000002.json is damaged.*{MOVE}"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(
+    model: Path, half: Path, tmp_path: Path, name: str, act: Any, message: str
+) -> None:
+    path = shutil.copytree(half, tmp_path / "run")
+    act(path / name)
+    before = snapshot(path / "checkpoints")
+    with pytest.raises(CheckpointError, match=message):
+        run(config(model, save_every=1, keep_checkpoints=9), path, resume=True)
+    assert before.items() <= snapshot(path / "checkpoints").items()
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "manifest.json", "metrics.jsonl", "rollouts/step-000002.parquet"]
+)
+def test_a_run_can_do_without_a_file_that_was_moved_away(
+    model: Path, half: Path, whole: Path, tmp_path: Path, name: str
+) -> None:
+    path = shutil.copytree(half, tmp_path / "run")
+    (path / name).unlink()
+    steps = config(model, save_every=1, keep_checkpoints=9)
+    run(steps, path, PressCtrlC("evaluate", 4), resume=True)
+    run(steps, path, resume=True)
+    differences = compare(outcome(whole), outcome(path))
+    assert differences in (
+        [], ["metrics.jsonl differs"], ["rollouts/step-000002.parquet is missing"],
+    )  # fmt: skip
+    if name == "metrics.jsonl":
+        assert [line["step"] for line in RunDirectory.open(path).read_metrics()] == [4]
+
+
+def test_after_a_damaged_checkpoint_the_one_before_it_leads_to_the_same_end(
+    model: Path, half: Path, whole: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(half, tmp_path / "run")
+    cut(path / "checkpoints" / "step-000003" / "optimizer.safetensors")
+    steps = config(model, save_every=1, keep_checkpoints=9)
+    before = snapshot(path)
+    with pytest.raises(CheckpointError, match=r"can go on from .*step-000002") as caught:
+        run(steps, path, resume=True)
+    assert snapshot(path) == before
+    move = shlex.split(str(caught.value).splitlines()[-1].partition(" && ")[0])
+    Path(move[1]).rename(move[2])
+    run(steps, path, resume=True)
+    shutil.rmtree(move[2])
+    assert compare(outcome(whole), outcome(path)) == []
+
+
+def test_an_edited_config_is_not_the_one_of_the_checkpoint(
+    model: Path, half: Path, tmp_path: Path
+) -> None:
+    """`grpo train --resume` takes the settings from it, so it agrees with itself."""
+    path = shutil.copytree(half, tmp_path / "run")
+    settings = json.loads((path / "config.json").read_text())
+    settings["trainer"]["learning_rate"] = 0.5
+    (path / "config.json").write_text(json.dumps(settings))
+    before = snapshot(path)
+    with pytest.raises(ConfigError, match=r"learning_rate: 0\.01 in the run, 0\.5 now") as caught:
+        run(build(RunConfig, settings), path, resume=True)
+    assert "run_config.json" in str(caught.value)
+    assert snapshot(path) == before
+
+
+def test_a_run_killed_while_its_config_was_written_can_be_started_again(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run", base="")
+    (directory.path / ".config.json.123.tmp").write_text("{")
+    RunDirectory.create(tmp_path / "run", base="")
+    assert [path for path in directory.path.rglob("*") if path.is_file()] == []

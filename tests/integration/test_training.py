@@ -33,11 +33,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_config(model_folder: Path, /, **sections: Any) -> RunConfig:
     values: dict[str, Any] = {
-        "model": {"path": str(model_folder), "dtype": "float32"},
+        "model": {"path": str(model_folder)},
         "task": {"name": "letters"},
         "sampling": {"max_new_tokens": 8},
         "grpo": {"group_size": 4, "prompts_per_step": 4},
-        "trainer": {"steps": 4, "learning_rate": 1e-2, "warmup_steps": 0},
+        "trainer": {"dtype": "float32", "steps": 4, "learning_rate": 1e-2, "warmup_steps": 0},
         "verification": {"deadline": 2.0},
         "evaluation": {"num_prompts": 8, "num_samples": 2},
     }
@@ -115,8 +115,7 @@ def test_bfloat16_compute_keeps_float32_masters(model: Path, tmp_path: Path) -> 
     """A step of 1e-5 is below bfloat16's resolution; the masters must take it all the same."""
     config = make_config(
         model,
-        model={"dtype": "bfloat16"},
-        trainer={"steps": 1, "learning_rate": 1e-5},
+        trainer={"dtype": "bfloat16", "steps": 1, "learning_rate": 1e-5},
         grpo={"prompts_per_step": 8},
     )
     run(config, tmp_path / "run")

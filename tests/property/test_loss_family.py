@@ -26,6 +26,7 @@ from strategies import Batch, ragged_batches
 Loss = Callable[..., LossOutput]
 
 LOSSES: list[Loss] = [grpo_loss, gspo_loss, cispo_loss, dual_clip_loss]
+LOSSES_BY_NAME = {loss.__name__.removesuffix("_loss"): loss for loss in LOSSES}
 aggregations = st.sampled_from(AGGREGATIONS)
 epsilons = st.sampled_from([0.0, 0.02, 0.1, 0.28, 0.9])
 betas = st.sampled_from([0.0, 0.04, 1.0])
@@ -179,6 +180,31 @@ def test_at_ratio_one_the_gradient_is_reinforce(
     output, gradient = run(loss, on_policy, weights, epsilon_low=low, epsilon_high=high)
     assert_close(gradient, -weights * batch.advantages.unsqueeze(1))
     assert output.metrics["clipped_low_tokens"] == output.metrics["clipped_high_tokens"] == 0
+
+
+@pytest.mark.parametrize("name", LOSSES_BY_NAME)
+@given(batch=ragged_batches(), how=aggregations)
+def test_infinite_epsilons_give_the_unclipped_loss(
+    name: str, batch: Batch, how: Aggregation
+) -> None:
+    """In plain torch, with the gradient from autograd."""
+    weights = weights_of(batch, how)
+    logprobs, advantages = batch.logprobs.clone().requires_grad_(), batch.advantages.unsqueeze(1)
+    gap = logprobs - batch.old_logprobs
+    lengths = batch.mask.sum(-1, keepdim=True).clamp(min=1)
+    surrogate = {
+        "grpo": gap.exp() * advantages,
+        "gspo": ((gap * batch.mask).sum(-1, keepdim=True) / lengths).exp() * advantages,
+        "cispo": gap.detach().exp() * advantages * logprobs,
+        "dual_clip": gap.exp() * advantages,
+    }[name]
+    expected = -(surrogate * weights).sum()
+    expected.backward()
+    wide = {"epsilon_low": math.inf, "epsilon_high": math.inf}
+    wide |= {"ratio_cap": math.inf} if name == "dual_clip" else {}
+    output, gradient = run(LOSSES_BY_NAME[name], batch, weights, **wide)
+    assert_close(output.loss, expected)
+    assert_close(gradient, logprobs.grad)
 
 
 @every_loss

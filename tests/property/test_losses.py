@@ -200,6 +200,22 @@ def test_infinite_epsilons_never_clip(batch: Batch, how: Aggregation) -> None:
     assert_close(gradient, logprobs.grad)
 
 
+@given(ragged_batches(), aggregations, st.floats(0.01, 0.9))
+def test_equal_epsilons_are_the_symmetric_clip(
+    batch: Batch, how: Aggregation, epsilon: float
+) -> None:
+    """DAPO's clip with one epsilon is GRPO's: clip(ratio, 1 - epsilon, 1 + epsilon)."""
+    weights, advantages = weights_of(batch, how), batch.advantages.unsqueeze(1)
+    output, gradient = run(batch, weights, epsilon_low=epsilon, epsilon_high=epsilon)
+    logprobs = batch.logprobs.clone().requires_grad_()
+    ratio = (logprobs - batch.old_logprobs).exp()
+    clipped = 1 + (ratio - 1).clamp(-epsilon, epsilon)
+    expected = -(weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
+    expected.backward()
+    assert_close(output.loss, expected)
+    assert_close(gradient, logprobs.grad)
+
+
 @given(ragged_batches(), st.floats(0.01, 0.5), st.floats(0.01, 0.5))
 def test_clipping_only_ever_raises_the_loss(
     batch: Batch, epsilon_low: float, epsilon_high: float

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from grpo_core.logprobs import Distribution
 from grpo_core.training.packing import TrainingCompletion, pack
 from grpo_core.training.policy import Layout, completion_logprobs, find_layout
 from tiny_model import tiny_model
@@ -68,7 +69,7 @@ def test_packed_equals_alone(family: str, tied: bool, share: bool) -> None:
         seen: list[tuple[float, ...]] = []
         for batch in pack(completions, max_tokens, share_prompts=share):
             layout = Layout(share_prompts=share, plain_head=True)
-            logprobs = completion_logprobs(model, batch, layout, temperature)
+            logprobs = completion_logprobs(model, batch, layout, Distribution(temperature))
             weights = torch.arange(1.0, 1 + logprobs.shape[1], dtype=torch.float64)
             (logprobs * weights).sum().backward()
             total += (logprobs * weights).sum().item()

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from grpo_core.config import SamplingConfig
 from grpo_core.errors import SamplingError
-from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.vllm.weights import plain_cpu_weights
 
 _BYTES_A_GB = 2**30
@@ -20,8 +20,15 @@ _BYTES_A_GB = 2**30
 _CPU_BLOCK = 32
 
 
-def start_vllm(context: SamplerContext, *, can_sleep: bool) -> Any:
-    """A vllm.LLM of the policy's architecture, with weights that mean nothing yet.
+def start_vllm(
+    folder: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: SamplingConfig,
+    *,
+    can_sleep: bool,
+) -> Any:
+    """A vllm.LLM of the architecture in `folder`, with weights that mean nothing yet.
 
     They come by the hand-over alone, from the first to the last, so that one it forgets is noticed
     at once and not when training has moved it.
@@ -29,10 +36,10 @@ def start_vllm(context: SamplerContext, *, can_sleep: bool) -> Any:
     Raises:
         SamplingError: if vLLM cannot serve the model.
     """
-    on_cpu = context.model.device.type == "cpu"
+    on_cpu = device.type == "cpu"
     _set_environment()
     with ExitStack() as stack:
-        stack.enter_context(_process_left_alone(context.model.device))
+        stack.enter_context(_process_left_alone(device))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # vLLM's own, about what others have deprecated
         # Imported here: it is an optional dependency, and takes seconds.
@@ -43,13 +50,13 @@ def start_vllm(context: SamplerContext, *, can_sleep: bool) -> Any:
             stack.enter_context(plain_cpu_weights())
         try:
             return LLM(
-                model=context.model_path,
-                dtype=str(context.model.dtype).removeprefix("torch."),
+                model=folder,
+                dtype=str(dtype).removeprefix("torch."),
                 load_format="dummy",
                 seed=0,
                 max_model_len=-1,  # the model's own context, or as much as fits into the cache
-                max_num_seqs=context.config.batch_size,
-                kv_cache_memory_bytes=int(context.config.kv_cache_gb * _BYTES_A_GB),
+                max_num_seqs=settings.batch_size,
+                kv_cache_memory_bytes=int(settings.kv_cache_gb * _BYTES_A_GB),
                 # Not used for the cache, whose size is given; vLLM only refuses to start when
                 # less than this share of the memory is free, and the trainer is already there.
                 gpu_memory_utilization=0.05,
@@ -61,9 +68,9 @@ def start_vllm(context: SamplerContext, *, can_sleep: bool) -> Any:
             )
         except Exception as error:  # vLLM raises all sorts
             raise SamplingError(
-                f"vLLM cannot serve the {type(context.model).__name__} in {context.model_path}: "
-                f"{type(error).__name__}: {error}. Its log, with VLLM_LOGGING_LEVEL=INFO, says "
-                "more. sampling.engine = 'hf' works with any model."
+                f"vLLM cannot serve the model in {folder}: {type(error).__name__}: {error}. Its "
+                "log, with VLLM_LOGGING_LEVEL=INFO, says more. sampling.engine = 'hf' works with "
+                "any model."
             ) from error
 
 

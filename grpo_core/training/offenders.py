@@ -1,0 +1,48 @@
+"""Find the prompts whose completions make a loss or gradient that is no number.
+
+This costs a backward pass a prompt, and is done only once something has gone wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from grpo_core.training.learner import Learner
+from grpo_core.training.objective import BatchCounts, micro_batch_loss
+from grpo_core.training.packing import MicroBatch
+from grpo_core.training.policy import trainer_mode
+
+
+def offenders(
+    learner: Learner,
+    batches_by_prompt: Sequence[tuple[str, Sequence[MicroBatch]]],
+    counts: BatchCounts,
+) -> list[str]:
+    """Ids of the prompts that alone give a loss or gradient that is not finite, without repetition.
+
+    Args:
+        learner: with the weights that failed; its gradients are lost.
+        batches_by_prompt: the micro-batches of each prompt alone.
+        counts: of the whole batch.
+    """
+    found: dict[str, None] = {}
+    for prompt_id, batches in batches_by_prompt:
+        if not _is_finite(learner, batches, counts):
+            found[prompt_id] = None
+    learner.optimizer.zero_grad(set_to_none=True)
+    return list(found)
+
+
+def _is_finite(learner: Learner, batches: Sequence[MicroBatch], counts: BatchCounts) -> bool:
+    learner.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    with trainer_mode(learner.model):
+        for batch in batches:
+            loss = micro_batch_loss(learner, batch.to(learner.model.device), counts, None).loss
+            loss.backward()
+            total += loss.item()
+    gradients = [p.grad for p in learner.masters.parameters.values() if p.grad is not None]
+    return math.isfinite(total) and math.isfinite(nn.utils.get_total_norm(gradients).item())
