@@ -803,7 +803,7 @@ def failed_tests(source: Path, tests: list[str], fault: Fault | None) -> str:
         sys.dont_write_bytecode = True
         output = io.StringIO()
         nodes = [f"tests/{test}" for test in tests]
-        arguments = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
+        arguments = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-n", "0"]
         # Some of what is imported already brings a plugin for pytest along.
         arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from grpo_core.training.kl_price import completion_kls
 from grpo_core.training.learner import Learner
 from grpo_core.training.learner_setup import load_together
 from grpo_core.training.loop import move_reference
+from grpo_core.training.shard import local
 from grpo_core.training.snapshot import Snapshot, take_snapshot
 from grpo_core.training.update import update
 from grpo_core.training.world import World, open_world
@@ -340,12 +342,38 @@ def _message(call: Callable[[], object]) -> str:
     return "nothing was raised"
 
 
+def check_speed(world: World) -> dict[str, Any]:
+    """Seconds an update of the model in the folder `large` takes."""
+    config = make_config(
+        {"model": {"path": "large"}, "trainer": {"micro_batch_tokens": 2048}}, "float32"
+    )
+    learner = load(config, world)
+    generator = torch.Generator().manual_seed(1)
+    groups = [random_group(n, [100] * 8, generator) for n in range(4)]
+    seconds = []
+    for step in range(1, 5):
+        started = time.perf_counter()
+        update(learner, groups, step)
+        seconds.append(time.perf_counter() - started)
+    weights = sum(p.numel() for p in learner.masters.parameters.values())
+    here = sum(local(p).numel() for p in learner.masters.parameters.values())
+    tokens = sum(len(r.completion.token_ids) for g in groups for r in g.rollouts)
+    return {
+        "check": "speed",
+        "seconds": median(seconds[1:]),
+        "weights": weights,
+        "held by the leader": here,
+        "tokens": tokens,
+    }
+
+
 CHECKS = {
     "fault": check_fault,
     "shapes": check_shapes,
     "checkpoints": check_checkpoints,
     "failures": check_failures,
 }
+MEASUREMENTS = {"speed": check_speed}
 
 
 # ---- the processes -------------------------------------------------------------------------------
@@ -395,15 +423,15 @@ def _fault_can_be_planted() -> Iterator[None]:
 
 def main(names: Sequence[str]) -> None:
     with open_world() as world, _fault_can_be_planted():
-        talk = _speak_in_turn(world)
+        talk = _speak_in_turn(world) if world.size > 1 else {"check": "talk"}
         if world.rank:
             follow(world)
             return
         print(json.dumps(talk), flush=True)
         for name in names:
             dtype, _, case = name.rpartition(":")
-            if case in CHECKS:
-                print(json.dumps(CHECKS[case](world)), flush=True)
+            if check := (CHECKS | MEASUREMENTS).get(case):
+                print(json.dumps(check(world)), flush=True)
                 continue
             for kind in (dtype,) if dtype else ("float32", "bfloat16"):
                 found = differences(case, make_config(CASES[case], kind), world)

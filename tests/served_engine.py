@@ -7,17 +7,26 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from grpo_core.config import SamplingConfig
 from grpo_core.errors import SamplingError
+from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.vllm.messages import Drawn, Order, model_facts
 from grpo_core.sampling.vllm.server import create_app, create_server, listen
-from tiny_model import tiny_model
+from grpo_core.types import Prompt, SamplingParams
+from tiny_model import tiny_model, tiny_tokenizer
 
 TOKEN = "a-token-for-tests-only"
+PROMPTS = [
+    Prompt(f"p{n}", [{"role": "user", "content": text}], None)
+    for n, text in enumerate(["a", "what is 2 + 2?"])
+]
+PARAMS = SamplingParams(max_new_tokens=6, seed=3)
 
 
 class HfEngine:
@@ -120,7 +129,12 @@ def served(engine: HfEngine | None = None) -> Iterator[Served]:
                 thread.join()
 
 
-def _stop_when_told(server: object, stop: threading.Event) -> None:
+def _stop_when_told(server: Any, stop: threading.Event) -> None:
     stop.wait()
     server.should_exit = True
     server.force_exit = True  # do not wait for answers under way
+
+
+def context(address: str | None, **changes: Any) -> SamplerContext:
+    config = SamplingConfig(engine="vllm_server", server=address)
+    return SamplerContext(tiny_model(**changes), tiny_tokenizer(), "", config)

@@ -62,7 +62,7 @@ def train(
 
     Ctrl-C saves a checkpoint and ends; --resume goes on from there.
 
-    Several processes share a model: torchrun --nproc-per-node N -m grpo_core train ...
+    Several processes share a model: torchrun --standalone --nproc-per-node N -m grpo_core train
     """
     from grpo_core.training.world import open_world
 
@@ -183,7 +183,7 @@ def _say_how_to_go_on(
 
 
 def _resume_command(directory: RunDirectory, sources: PluginSources, world: World) -> str:
-    several = ["torchrun", "--nproc-per-node", str(world.size), "-m", "grpo_core"]
+    several = ["torchrun", "--standalone", "--nproc-per-node", str(world.size), "-m", "grpo_core"]
     program = ["grpo"] if world.size == 1 else several
     parts = [*program, "train", "--resume", "--output", str(directory.path)]
     for file in sources.files:

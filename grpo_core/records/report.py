@@ -34,17 +34,21 @@ _PHASES = ("sample", "verify", "train")
 Line = Mapping[str, Json]
 
 
-def write_report(directory: RunDirectory) -> Path:
+def write_report(directory: RunDirectory, summary: Line | None = None) -> Path:
     """Build report.html anew and return its path.
+
+    Args:
+        directory: of the run.
+        summary: how it ended, where summary.json does not say so yet.
 
     Raises:
         CheckpointError: if a file of the run is damaged or the page cannot be written.
     """
-    write_text(directory.report, render_report(directory))
+    write_text(directory.report, render_report(directory, summary))
     return directory.report
 
 
-def render_report(directory: RunDirectory) -> str:
+def render_report(directory: RunDirectory, summary: Line | None = None) -> str:
     """The page as text; sections without data are left out."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -56,12 +60,12 @@ def render_report(directory: RunDirectory) -> str:
     environment.filters.update(
         percent=percent, count=count, duration=duration, interval=interval, mean=mean
     )
-    return environment.get_template("report.html.jinja").render(_context(directory))
+    return environment.get_template("report.html.jinja").render(_context(directory, summary))
 
 
-def _context(directory: RunDirectory) -> dict[str, Any]:
+def _context(directory: RunDirectory, summary: Line | None) -> dict[str, Any]:
     config = directory.read_config()
-    manifest, summary = directory.read_manifest(), directory.read_summary()
+    manifest, summary = directory.read_manifest(), summary or directory.read_summary()
     metrics, evaluations = directory.read_metrics(), directory.read_evaluations()
     alarms = directory.read_alarms()
     before, after = _ends(summary, evaluations)

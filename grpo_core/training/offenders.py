@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import nn
-
+from grpo_core.training.gradient import gradient_norm
 from grpo_core.training.learner import Learner
 from grpo_core.training.objective import BatchCounts, micro_batch_loss
 from grpo_core.training.packing import MicroBatch
@@ -44,5 +43,4 @@ def _is_finite(learner: Learner, batches: Sequence[MicroBatch], counts: BatchCou
             loss = micro_batch_loss(learner, batch.to(learner.model.device), counts, None).loss
             loss.backward()
             total += loss.item()
-    gradients = [p.grad for p in learner.masters.parameters.values() if p.grad is not None]
-    return math.isfinite(total) and math.isfinite(nn.utils.get_total_norm(gradients).item())
+    return math.isfinite(total) and math.isfinite(gradient_norm(learner))

@@ -111,8 +111,15 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
             f"grpo.group_size must be >= 2, got {size}: one completion has no group to be "
             "compared with. Set grpo.group_size, usually 8."
         )
+    if config.sampling.server is not None and config.sampling.engine != "vllm_server":
+        raise ConfigError(
+            f"sampling.server is '{config.sampling.server}', but engine "
+            f"'{config.sampling.engine}' uses no server. Set sampling.engine = 'vllm_server', or "
+            "leave sampling.server out."
+        )
     engine = plugins.samplers[config.sampling.engine].load()
     getattr(engine, "check_installed", lambda: None)()
+    getattr(engine, "check_settings", lambda _: None)(config.sampling)
     plugins.advantages[config.grpo.advantage].load()
     plugins.losses[config.grpo.loss].load()
     for name in config.trackers:

@@ -24,6 +24,7 @@ _SETTINGS = (
     "trainer.micro_batch_tokens",
     "sampling.batch_size",
     "sampling.kv_cache_gb",
+    "sampling.server",
     "sampling.canary_limit",
     "model.device",
     "model.gradient_checkpointing",

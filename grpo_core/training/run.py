@@ -136,7 +136,7 @@ def _work(run: Session, trackers: Sequence[Any], started: float) -> None:
 
 
 def _end(run: Session, status: str, failure: Exception | None, started: float) -> dict[str, Any]:
-    """Checkpoint, summary, report; in this order, so that the first matters most.
+    """Checkpoint, report, summary; in this order: with a finished summary nothing is done again.
 
     What keeps the first from being written, such as a full disk, fails the run; the first failure
     is the one that is raised.
@@ -154,8 +154,10 @@ def _end(run: Session, status: str, failure: Exception | None, started: float) -
         run.config, run.directory, run.state, len(run.held_out), status, failure, seconds
     )
     try:
-        run.directory.write_summary(summary)
-        write_report(run.directory)
+        try:
+            write_report(run.directory, summary)
+        finally:
+            run.directory.write_summary(summary)
     except CheckpointError as error:
         failure = failure or error
     run.plugins.manager.hook.grpo_run_finished(summary=summary)

@@ -14,12 +14,13 @@ from grpo_core.config import RunConfig
 from grpo_core.errors import TrainingError
 from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.sampling.base import derive_seed
+from grpo_core.training.gradient import gradient_norm, scale_gradient
 from grpo_core.training.learner import Learner
 from grpo_core.training.objective import BatchCounts, kl_weight, micro_batch_loss
+from grpo_core.training.offenders import offenders
 from grpo_core.training.optimizer import learning_rate, set_learning_rate
-from grpo_core.training.packing import MicroBatch, TrainingCompletion, deal
+from grpo_core.training.packing import MicroBatch, TrainingCompletion, deal, pack
 from grpo_core.training.policy import trainer_mode
-from grpo_core.training.shard import local
 from grpo_core.types import Rollout, RolloutGroup
 
 
@@ -69,7 +70,10 @@ def _update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Upda
         totals, logprobs = _accumulate(learner, batches, counts, old_logprobs)
         if iteration == 1:
             old_logprobs = logprobs
-        norm = _clip(learner, totals["loss"], groups, iteration)
+        norm = gradient_norm(learner)
+        if not (math.isfinite(totals["loss"]) and math.isfinite(norm)):
+            raise _not_finite(learner, groups, counts, (totals["loss"], norm, iteration))
+        _clip(learner, norm)
         _take_step(learner, rate, is_last=iteration == config.grpo.num_iterations)
         reports.append({"loss": totals["loss"], "grad_norm": norm, **_means(totals)})
     mean = {name: sum(report[name] for report in reports) / len(reports) for name in reports[0]}
@@ -87,8 +91,16 @@ def batch_counts(groups: Sequence[RolloutGroup], config: RunConfig) -> BatchCoun
 
 def _micro_batches(learner: Learner, groups: Sequence[RolloutGroup]) -> list[MicroBatch]:
     """This process's share of them."""
-    config, world = learner.config, learner.world
-    completions = [
+    world, max_tokens = learner.world, learner.config.trainer.micro_batch_tokens
+    completions = _trained_completions(groups, learner.config)
+    share = learner.layout.share_prompts
+    return deal(completions, max_tokens, world.rank, world.size, share_prompts=share)
+
+
+def _trained_completions(
+    groups: Sequence[RolloutGroup], config: RunConfig
+) -> list[TrainingCompletion]:
+    return [
         TrainingCompletion(
             group.prompt_token_ids,
             rollout.completion.token_ids,
@@ -99,8 +111,6 @@ def _micro_batches(learner: Learner, groups: Sequence[RolloutGroup]) -> list[Mic
         for rollout in group.rollouts
         if _is_trained(rollout, config)
     ]
-    max_tokens, share = config.trainer.micro_batch_tokens, learner.layout.share_prompts
-    return deal(completions, max_tokens, world.rank, world.size, share_prompts=share)
 
 
 def _is_trained(rollout: Rollout, config: RunConfig) -> bool:
@@ -145,33 +155,41 @@ def _accumulate(
     return learner.world.sum(totals), current
 
 
-def _clip(learner: Learner, loss: float, groups: Sequence[RolloutGroup], iteration: int) -> float:
-    """Clip the gradient; returns its norm before that.
+def _clip(learner: Learner, norm: float) -> None:
+    factor = learner.config.trainer.max_grad_norm / (norm + 1e-6)
+    if factor < 1:
+        scale_gradient(learner, factor)
 
-    The norm is formed in float64, so that it does not depend on how the gradient is shared out.
 
-    Raises:
-        TrainingError: if loss or norm is not finite.
-    """
-    parameters = learner.masters.parameters.values()
-    gradients = [local(p.grad) for p in parameters if p.grad is not None]
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
-    squares = sum(norm.item() ** 2 for norm in norms)
-    norm = math.sqrt(learner.world.sum({"squares": squares})["squares"])
-    if math.isfinite(loss) and math.isfinite(norm):
-        factor = learner.config.trainer.max_grad_norm / (norm + 1e-6)
-        if factor < 1:
-            torch._foreach_mul_(gradients, factor)
-        return norm
-    learner.optimizer.zero_grad(set_to_none=True)
-    ids = ", ".join(group.prompt.id for group in groups)
+def _not_finite(
+    learner: Learner,
+    groups: Sequence[RolloutGroup],
+    counts: BatchCounts,
+    found: tuple[float, float, int],
+) -> Exception:
+    """The error for a loss or gradient norm, found in an iteration, that is no number."""
+    max_tokens, share = learner.config.trainer.micro_batch_tokens, learner.layout.share_prompts
+    alone = [
+        (
+            group.prompt.id,
+            list(
+                pack(_trained_completions([group], learner.config), max_tokens, share_prompts=share)
+            ),
+        )
+        for group in groups
+    ]
+    culprits = offenders(learner, alone, counts)
+    names = ", ".join(culprits or [group.prompt.id for group in groups])
+    whose = "Prompts at fault" if culprits else "None of these prompts does it alone"
+    loss, norm, iteration = found
     when = f" in iteration {iteration}" if learner.config.grpo.num_iterations > 1 else ""
-    failure = TrainingError(
-        f"loss {loss} or gradient norm {norm} is not finite{when}; the weights were left as they "
-        f"were. Prompts of this step: {ids}. A smaller trainer.learning_rate or "
-        "trainer.dtype = 'float32' usually helps."
+    return learner.world.agreed(
+        TrainingError(
+            f"loss {loss} or gradient norm {norm} is not finite{when}; the weights were left as "
+            f"they were. {whose}: {names}. A smaller trainer.learning_rate or trainer.dtype = "
+            "'float32' usually helps."
+        )
     )
-    raise learner.world.agreed(failure)
 
 
 def _take_step(learner: Learner, rate: float, *, is_last: bool) -> None:

@@ -203,13 +203,19 @@ def _start_process(directory: str) -> tuple[subprocess.Popen[bytes], socket.sock
                 pass_fds=(theirs.fileno(),),
                 cwd=directory,
                 start_new_session=True,  # Ctrl-C and Ctrl-Z in the terminal are not for it
-                # Workers run side by side already, and OpenMP threads do not survive a fork.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=_environment(),
             )
         except OSError as error:
             ours.close()
             raise VerifierError(f"cannot start {sys.executable}: {error.strerror}.") from error
     return process, ours
+
+
+def _environment() -> dict[str, str]:
+    """What workers may know: all but the key to a sampler, which is not theirs."""
+    known = {name: value for name, value in os.environ.items() if name != "GRPO_SERVER_TOKEN"}
+    # Workers run side by side already, and OpenMP threads do not survive a fork.
+    return {**known, "OMP_NUM_THREADS": "1"}
 
 
 def _rebuild(kind: str, message: str) -> GrpoError:

@@ -74,6 +74,7 @@ class Backend:
         directory: RunDirectory,
         *,
         resume: bool,
+        world: object,
     ) -> Mapping[str, Any]:
         self.calls.append(("train", config, directory.path, resume))
         directory.write_config(resolved(config))

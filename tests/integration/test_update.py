@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from grpo_core.advantage import group_advantages
 from grpo_core.config import RunConfig, SamplingConfig
-from grpo_core.errors import ConfigError
+from grpo_core.errors import ConfigError, TrainingError
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.losses.output import LossOutput
 from grpo_core.rollout import with_advantages
@@ -163,3 +163,40 @@ def test_two_groups_of_one_prompt_count_as_two() -> None:
     expected = sum(len(g.rollouts) * r.loss for g, r in zip([one, twin], apart, strict=True)) / 8
     assert together.loss == pytest.approx(expected, abs=1e-6)
     assert together.metrics["trained_tokens"] == sum(r.metrics["trained_tokens"] for r in apart)
+
+
+def test_the_prompts_that_break_a_gradient_are_named() -> None:
+    """One token's embedding is infinite; only completions of the middle prompt hold that token."""
+    model = tiny_model()
+    groups = with_advantages(sampled_groups(model), group_advantages)
+    used = {t for group in groups for r in group.rollouts for t in r.completion.token_ids}
+    used |= {token for group in groups for token in group.prompt_token_ids}
+    strange = next(token for token in range(model.config.vocab_size) if token not in used)
+
+    def poisoned(rollout: Rollout) -> Rollout:
+        ids = (strange, *rollout.completion.token_ids[1:])
+        return replace(rollout, completion=replace(rollout.completion, token_ids=ids))
+
+    first, middle, last = groups
+    middle = replace(middle, rollouts=[poisoned(rollout) for rollout in middle.rollouts])
+    untied = tiny_model(tie_word_embeddings=False)
+    with torch.no_grad():
+        untied.get_input_embeddings().weight[strange] = math.inf
+    before = {name: p.clone() for name, p in untied.named_parameters()}
+    with pytest.raises(TrainingError, match=r"Prompts at fault: p1\. "):
+        update(make_learner(untied), [first, middle, last], step=1)
+    assert all(torch.equal(p, before[name]) for name, p in untied.named_parameters())
+
+
+def test_where_no_prompt_alone_is_at_fault_all_are_named() -> None:
+    """Each gradient is finite, but not their sum."""
+    model = tiny_model()
+    groups = with_advantages(sampled_groups(model), group_advantages)
+
+    def huge(logprobs: Any, old: Any, advantages: Any, weights: Any, **settings: Any) -> LossOutput:
+        output = grpo_loss(logprobs, old, advantages, weights, **settings)
+        scale = 1.0 if len(logprobs) < 12 else math.inf
+        return output._replace(loss=output.loss * scale)
+
+    with pytest.raises(TrainingError, match=r"None of these prompts does it alone: p0, p1, p2\."):
+        update(make_learner(model, loss=huge), groups, step=1)

@@ -1,48 +1,34 @@
-"""The sampling server over real HTTP, with a transformers model in place of vLLM.
+"""The sampling server over real HTTP, with a transformers model in place of vLLM: what it does.
 
-With vLLM itself: test_vllm_engine.py.
+With vLLM itself: test_vllm_runs.py.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
 
 from grpo_core.cli.main import cli
-from grpo_core.config import LoraConfig, RunConfig, SamplingConfig
+from grpo_core.config import LoraConfig, RunConfig
 from grpo_core.errors import ConfigError, SamplingError
 from grpo_core.evaluation.run import evaluate_model
 from grpo_core.models.adapters import add_lora
 from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.records.run_directory import RunDirectory
-from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.vllm.frames import from_frames, to_frames
-from grpo_core.sampling.vllm.messages import PROTOCOL, SESSION_HEADER, Draws, Order, model_facts
-from grpo_core.sampling.vllm.remote import RemoteEngine, ServerSampler
-from grpo_core.sampling.vllm.token import TOKEN_VARIABLE, server_token
-from grpo_core.sampling.vllm.weights import checkpoint_weights
+from grpo_core.sampling.vllm.remote import ServerSampler
+from grpo_core.sampling.vllm.token import TOKEN_VARIABLE
 from grpo_core.training.run import train
 from grpo_core.types import Completion, ProbedSampler, Prompt, Sampler, SamplingParams
 from grpo_core.validation import build
-from served_engine import TOKEN, Served, served
-from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
-
-PROMPTS = [
-    Prompt(f"p{n}", [{"role": "user", "content": text}], None)
-    for n, text in enumerate(["a", "what is 2 + 2?"])
-]
-PARAMS = SamplingParams(max_new_tokens=6, seed=3)
+from served_engine import PARAMS, PROMPTS, TOKEN, Served, context, served
+from tiny_model import save_tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +40,6 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[Served]:
     with served() as here:
         yield here
-
-
-def context(address: str | None, **changes: Any) -> SamplerContext:
-    config = SamplingConfig(engine="vllm_server", server=address)
-    return SamplerContext(tiny_model(**changes), tiny_tokenizer(), "", config)
 
 
 @pytest.fixture
@@ -169,333 +150,10 @@ def test_frames_are_small_but_never_part_of_a_tensor(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("grpo_core.sampling.vllm.frames._FRAME_BYTES", 100)
     weights = {name: torch.zeros(size) for name, size in {"a": 10, "b": 10, "c": 100}.items()}
     documents = list(to_frames(weights.items()))[1:-1:2]
-    assert [list(safetensors.torch.load(document)) for document in documents] == [
-        ["a", "b"],
-        ["c"],
+    assert [safetensors.torch.load(document).keys() for document in documents] == [
+        {"a", "b"},
+        {"c"},
     ]
-
-
-# ---- who may connect ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("given", ["not-the-token-of-it", TOKEN + "x", TOKEN[:-1]])
-def test_a_wrong_token_is_refused(
-    server: Served, monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, given)
-    with pytest.raises(ConfigError, match="does not take the token in GRPO_SERVER_TOKEN") as error:
-        ServerSampler(context(server.address))
-    assert given not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", "session"), ("PUT", "weights"), ("POST", "sample"), ("POST", "probe"), ("GET", "x")],
-)
-def test_nothing_is_done_without_a_token(server: Served, method: str, path: str) -> None:
-    assert httpx2.request(method, f"{server.address}/v1/{path}").status_code == 401
-
-
-@pytest.mark.parametrize("given", [None, "", "short", "with a blank in between it"])
-def test_a_token_that_is_none(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
-    monkeypatch.delenv(TOKEN_VARIABLE)
-    if given is not None:
-        monkeypatch.setenv(TOKEN_VARIABLE, given)
-    with pytest.raises(ConfigError, match=TOKEN_VARIABLE):
-        ServerSampler.check_settings(SamplingConfig(server="http://127.0.0.1:1"))
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        (None, "sampling.server is not set"),
-        ("127.0.0.1:8000", "no http address"),
-        ("ftp://there", "no http address"),
-        ("http://", "no http address"),
-        ("http://me:secret@there", "must not hold a password"),
-        ("http://there:port", "is no address"),
-    ],
-)
-def test_addresses_that_are_none(address: str | None, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
-        ServerSampler.check_settings(SamplingConfig(server=address))
-    assert "secret" not in str(error.value)
-
-
-def test_the_servers_token_is_for_its_user_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("GRPO_CACHE", str(tmp_path))
-    monkeypatch.delenv(TOKEN_VARIABLE)
-    with server_token(80) as (first, path):
-        assert path is not None and path.read_text() == first and len(first) > 40
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        os.chmod(path, 0o644)  # as if a server had been killed and its file meddled with
-        with server_token(80) as (second, again):
-            assert again == path and second != first
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not path.exists()
-    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    with server_token(80) as (given, path):
-        assert (given, path) == (TOKEN, None)
-
-
-@pytest.mark.parametrize(
-    ("policy", "difference"),
-    [
-        ({"hidden_size": 64}, "hidden_size is 32 on the server, 64 in the policy"),
-        ({"tied": False}, "tie_word_embeddings is True on the server, False in the policy"),
-        ({"family": "qwen2"}, "model_type is llama on the server, qwen2 in the policy"),
-    ],
-)
-def test_another_model_is_refused(
-    server: Served, sampler: ServerSampler, policy: dict[str, Any], difference: str
-) -> None:
-    with pytest.raises(ConfigError, match=difference):
-        ServerSampler(context(server.address, **policy))
-    sampler.sample(PROMPTS, 1, PARAMS)  # the run that was there is not disturbed
-
-
-def test_another_dtype_is_refused(server: Served) -> None:
-    other = context(server.address)
-    other.model.to(torch.bfloat16)
-    with pytest.raises(ConfigError, match="dtype is float32 on the server, bfloat16 in the policy"):
-        ServerSampler(other)
-
-
-def test_another_protocol_is_refused(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grpo_core.sampling.vllm.remote.PROTOCOL", PROTOCOL + 1)
-    with pytest.raises(ConfigError, match="same version of grpo-core"):
-        ServerSampler(context(server.address))
-
-
-def test_a_run_that_is_taken_over_gets_no_strange_completions(server: Served) -> None:
-    first = ServerSampler(context(server.address))
-    second = ServerSampler(context(server.address, seed=1))
-    for work in (
-        lambda: first.sample(PROMPTS, 1, PARAMS),
-        lambda: first.probe_logprobs([[1, 2]]),
-        first.update_weights,
-    ):
-        with pytest.raises(SamplingError, match="another run has connected"):
-            work()
-    first.close()  # closes nothing of the other's
-    second.sample(PROMPTS, 1, PARAMS)
-    second.close()
-
-
-def test_a_run_that_is_taken_over_while_it_samples(
-    server: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = ServerSampler(context(server.address))
-    monkeypatch.setattr(server.engine, "pause", 0.01)
-    other, others = context(server.address), list[ServerSampler]()
-
-    def intrude(at: int, completion: Completion) -> None:
-        if not others:
-            others.append(ServerSampler(other))
-
-    with pytest.raises(SamplingError, match="another run has connected"):
-        first.sample(PROMPTS, 50, PARAMS, intrude)
-    others[0].close()
-
-
-# ---- what goes wrong ----------------------------------------------------------------------------
-
-
-def test_nothing_is_sampled_before_the_weights(server: Served) -> None:
-    facts = model_facts(tiny_model().config, torch.float32)
-    engine = RemoteEngine(server.address, TOKEN, facts)
-    order = Order(
-        prompts=(Draws(token_ids=(1,), seeds=(1,)),),
-        eos=(0,),
-        max_new_tokens=1,
-        temperature=1,
-        top_p=1,
-        top_k=0,
-        stop=(),
-    )
-    for work in (lambda: list(engine.draw(order)), lambda: engine.score([[1, 2]])):
-        with pytest.raises(SamplingError, match="no weights have come yet"):
-            work()
-
-    def half() -> Iterator[Any]:
-        yield "model.norm.weight", torch.ones(32)
-        raise KeyboardInterrupt
-
-    engine.load(checkpoint_weights(tiny_model()).items())
-    assert len(list(filter(None, engine.draw(order)))) == 1
-    with pytest.raises(KeyboardInterrupt):
-        engine.load(half())
-    with pytest.raises(SamplingError, match="or not all of them"):
-        list(engine.draw(order))
-    engine.close()
-
-
-def test_weights_the_model_does_not_have(server: Served, sampler: ServerSampler) -> None:
-    with pytest.raises(SamplingError, match="the model has no weight 'strange'"):
-        sampler._engine.load([("strange", torch.zeros(3))])
-    sampler.update_weights()
-    sampler.sample(PROMPTS, 1, PARAMS)
-
-
-def test_an_unreachable_server_is_named() -> None:
-    with pytest.raises(SamplingError, match=r"http://127.0.0.1:9 does not answer.*grpo serve"):
-        ServerSampler(context("http://127.0.0.1:9"))
-
-
-def test_a_server_that_dies_while_it_samples() -> None:
-    with served() as here:
-        here.engine.pause = 0.01
-        sampler = ServerSampler(context(here.address))
-        with pytest.raises(SamplingError, match=r"does not answer|missing"):
-            sampler.sample(PROMPTS, 50, PARAMS, lambda at, completion: here.stop.set())
-        sampler.close()
-
-
-def test_a_client_that_stops_leaves_a_free_server(server: Served, sampler: ServerSampler) -> None:
-    def stop(at: int, completion: Completion) -> None:
-        raise KeyboardInterrupt
-
-    before = server.engine.steps
-    with pytest.raises(KeyboardInterrupt):
-        sampler.sample(PROMPTS, 1000, PARAMS, stop)
-    gc.collect()
-    sampler.sample(PROMPTS, 1, PARAMS)  # takes its turn after the one that is dropped
-    assert server.engine.steps - before < 2000
-
-
-@pytest.mark.parametrize("fault", [SamplingError("no room"), ValueError("odd")])
-def test_a_failure_of_the_engine_reaches_the_client(
-    server: Served, sampler: ServerSampler, monkeypatch: pytest.MonkeyPatch, fault: Exception
-) -> None:
-    monkeypatch.setattr(server.engine, "fault", fault)
-    with pytest.raises(SamplingError, match=f"{server.address}.*{fault}"):
-        sampler.sample(PROMPTS, 1, PARAMS)
-
-
-def test_a_client_that_waits_hears_that_work_goes_on(
-    server: Served, sampler: ServerSampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("grpo_core.sampling.vllm.server._HEARTBEAT", 0.0)
-    order = sampler._order(PROMPTS[:1], [[1, 2]], 1, PARAMS)
-    signs = list(sampler._engine.draw(order))
-    drawn = next(sign for sign in signs if sign is not None)
-    assert signs.count(None) >= len(drawn.token_ids) - 1
-
-
-def test_a_client_does_not_wait_for_ever(
-    server: Served, sampler: ServerSampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server.engine, "pause", 1.0)
-    sampler._engine._http.timeout = httpx2.Timeout(0.2)  # type: ignore[attr-defined]
-    with pytest.raises(SamplingError, match=r"does not answer: ReadTimeout"):
-        sampler.sample(PROMPTS[:1], 1, PARAMS)
-
-
-HOSTILE: list[tuple[str, str, Any, int]] = [
-    ("POST", "sample", b"{", 422),
-    ("POST", "sample", b"[" * 100_000, 422),
-    ("POST", "sample", b"\xff\xfe", 422),
-    ("POST", "sample", b"{}", 422),
-    ("POST", "probe", b'{"sequences": [[1]]}', 422),
-    ("POST", "probe", b'{"sequences": [[1, -1]]}', 422),
-    ("POST", "probe", b'{"sequences": [[1, 100000]]}', 422),
-    ("POST", "probe", b'{"sequences": [[1, 2]], "more": 1}', 422),
-    ("POST", "probe", b'{"sequences": [[' + b"1," * 600 + b"1]]}", 422),
-    ("POST", "session", b'{"protocol": "x", "facts": {}}', 422),
-    ("PUT", "weights", b"", 400),
-    ("PUT", "weights", b"short", 400),
-    ("PUT", "weights", (100).to_bytes(8, "little") + b"x" * 100, 400),
-    ("PUT", "weights", (1 << 40).to_bytes(8, "little"), 413),
-    ("PUT", "weights", b"\xff" * 8, 413),
-    ("GET", "sample", None, 405),
-    ("POST", "nothing", None, 404),
-]
-
-
-@pytest.mark.parametrize(("method", "path", "body", "status"), HOSTILE)
-def test_hostile_requests_are_refused(
-    server: Served, sampler: ServerSampler, method: str, path: str, body: Any, status: int
-) -> None:
-    session = sampler._engine._http.headers[SESSION_HEADER]
-    headers = {"authorization": f"Bearer {TOKEN}", SESSION_HEADER: session}
-    answer = httpx2.request(
-        method, f"{server.address}/v1/{path}", content=body, headers=headers, timeout=30
-    )
-    assert answer.status_code == status
-    sampler.update_weights()
-    sampler.sample(PROMPTS, 1, PARAMS)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"eos": (1000,)},
-        {"max_new_tokens": 600},
-        {"prompts": ({"token_ids": (1000,), "seeds": (1,)},)},
-        {"prompts": ({"token_ids": (), "seeds": (1,)},)},
-        {"prompts": ({"token_ids": (1,), "seeds": (-1,)},)},
-        {"temperature": -1.0},
-        {"top_p": 2.0},
-        {"stop": ("",)},
-    ],
-)
-def test_orders_that_cannot_be_carried_out(
-    server: Served, sampler: ServerSampler, change: dict[str, Any]
-) -> None:
-    order = {
-        "prompts": ({"token_ids": (1,), "seeds": (1,)},),
-        "eos": (0,),
-        "max_new_tokens": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": 0,
-        "stop": (),
-    }
-    session = sampler._engine._http.headers[SESSION_HEADER]
-    headers = {"authorization": f"Bearer {TOKEN}", SESSION_HEADER: session}
-    url = f"{server.address}/v1/sample"
-    assert httpx2.post(url, json=order, headers=headers).status_code == 200
-    assert httpx2.post(url, json=order | change, headers=headers).status_code == 422
-
-
-def test_a_message_without_end_is_cut_off(server: Served, sampler: ServerSampler) -> None:
-    session = sampler._engine._http.headers[SESSION_HEADER]
-    headers = {"authorization": f"Bearer {TOKEN}", SESSION_HEADER: session}
-    piece = b" " * (1 << 20)
-    try:
-        answer = httpx2.post(
-            f"{server.address}/v1/sample", content=(piece for _ in range(80)), headers=headers
-        )
-        assert answer.status_code == 413
-    except httpx2.TransportError:
-        pass  # it hung up before all was said
-    sampler.sample(PROMPTS, 1, PARAMS)
-
-
-def test_something_else_at_the_address() -> None:
-    import http.server
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
-        thread = threading.Thread(target=other.serve_forever)
-        thread.start()
-        try:
-            with pytest.raises(SamplingError, match="Is it the address of a 'grpo serve'"):
-                ServerSampler(context(f"http://127.0.0.1:{other.server_port}"))
-        finally:
-            other.shutdown()
-            thread.join()
 
 
 # ---- a run, and the command ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -155,7 +155,7 @@ class EngineService:
 
     async def _steps(
         self, request: Request, order: Order, session: str
-    ) -> AsyncIterator[Drawn | None]:
+    ) -> AsyncGenerator[Drawn | None, None]:
         """Completions, and now and then None; ends early when nobody waits for them any more."""
         steps = self._engine.draw(order)
         last = time.monotonic()
