@@ -73,7 +73,7 @@ class SamplingConfig(Settings):
     mismatch: Literal[
         "off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
     ] = Field("off", description="reweights tokens by trainer / sampler probability")
-    mismatch_cap: float = Field(2.0, gt=1, allow_inf_nan=False, description="bound of that weight")
+    mismatch_cap: float = Field(2.0, gt=1, description="bound of that weight")
 
 
 class GrpoConfig(Settings):
@@ -154,7 +154,7 @@ class VerifierConfig(Settings):
     """One verifier and its weight in the reward. The first verifier gives the binary verdict."""
 
     name: str
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = 1.0
     options: dict[str, Any] = Field({})
 
 
@@ -162,7 +162,7 @@ class ShaperConfig(Settings):
     """One reward shaper and its weight in the reward."""
 
     name: str
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = 1.0
     options: dict[str, Any] = Field({})
 
 

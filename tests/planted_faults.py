@@ -45,6 +45,7 @@ FAMILY = "property/test_loss_family.py::"
 ORACLE = OTHERS + "test_equals_the_formula_in_plain_python"
 STEP = "integration/test_grpo_options.py::"
 LAWS = "property/test_update_laws.py::"
+PROCESSES = "integration/test_processes.py::"
 SELECTION = "unit/test_selection.py::"
 ORDER = "unit/test_order_and_schedule.py::"
 ENTROPY = "property/test_entropy.py::"
@@ -712,6 +713,18 @@ FAULTS = (
         '"curriculum", self._draws',
         '"curriculum", 0',
         SELECTION + "test_middling_prompts_come_more_often",
+    ),
+    Fault(
+        "training/packing.py",
+        "own = batches[rank::size]",
+        "own = batches[rank + 1 :: size]",
+        PROCESSES + "test_every_completion_is_computed_once_and_all_processes_make_as_many_passes",
+    ),
+    Fault(
+        "training/packing.py",
+        "[MicroBatch.empty()] * (rounds - len(own))",
+        "[MicroBatch.empty()] * 0",
+        PROCESSES + "test_every_completion_is_computed_once_and_all_processes_make_as_many_passes",
     ),
     Fault(
         "training/selection.py",

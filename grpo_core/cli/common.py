@@ -69,6 +69,11 @@ def read_config(path: Path, overrides: Iterable[str]) -> RunConfig:
         raise ConfigError(f"cannot read config {path}: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds no settings: it must be a JSON object, got {values!r:.80}. Give a TOML "
+            "file, or the config.json of a run."
+        )
     return with_overrides(values, overrides)
 
 

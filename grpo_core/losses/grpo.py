@@ -7,7 +7,7 @@
 Unequal epsilons give the clip-higher of DAPO (Yu et al. 2025, arXiv 2503.14476). How tokens are
 averaged is the business of the weights: see `grpo_core.masking.token_weights`. DAPO and Dr. GRPO
 are this loss with other weights and advantages, and have no function of their own: see
-configs/dapo.toml and configs/dr_grpo.toml.
+configs/recipes/dapo.toml and dr_grpo.toml.
 
 Shape letters: B completions, T tokens of a completion.
 """

@@ -8,7 +8,8 @@ The reward judges the completion, so the completion is what is reweighted and cl
 tokens or none. The paper averages over sequences: grpo.aggregation = "sequence_mean".
 
 A mean of log-ratios lies much closer to 0 than one token's: the paper clips at epsilon_low = 3e-4
-and epsilon_high = 4e-4. The 0.2 of GRPO practically never clips here. See configs/gspo.toml.
+and epsilon_high = 4e-4. The 0.2 of GRPO practically never clips here. See
+configs/recipes/gspo.toml.
 """
 
 from __future__ import annotations

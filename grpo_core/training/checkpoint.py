@@ -54,7 +54,7 @@ class TrainerState:
     """What the loop carries from step to step besides weights and moments.
 
     Attributes:
-        step: optimiser steps done.
+        step: the last one done, of grpo.num_iterations optimiser steps.
         best_step, best_pass_at_1: of the best evaluation so far by the binary verdict.
         tokens: completion tokens sampled for training so far.
         seconds: wall time spent so far, over all sittings.

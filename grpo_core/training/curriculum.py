@@ -15,7 +15,7 @@ The floor lets every prompt come back now and then, since a pass rate once seen 
 same reason counts fade: they are halved (for a whole difficulty: times 0.98) whenever the prompt is
 seen again.
 
-Source: sampling by learnability p (1 - p), Foster and Foerster 2025, "Learning to Reason at the
+Source: sampling by learnability p (1 - p), Foster et al. 2025, "Learning to Reason at the
 Frontier of Learnability", arXiv 2502.12272; the prior by difficulty and the fading are ours.
 """
 

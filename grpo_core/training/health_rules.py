@@ -239,8 +239,8 @@ def _pass_rate_collapse(history: Sequence[Line]) -> Finding | None:
         now,
         threshold,
         f"the pass rate of the last {_PASS_WINDOW} steps is {now:.1%}, it had been "
-        f"{max(windows):.1%}: the policy broke. Resume from the best checkpoint (summary.json "
-        "names it) with a smaller trainer.learning_rate.",
+        f"{max(windows):.1%}: the policy broke. Start a new run whose model.path is the best "
+        "checkpoint (summary.json names its step), with a smaller trainer.learning_rate.",
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from grpo_core.advantages.kl_penalty import subtract_kl
+from grpo_core.errors import TrainingError
 from grpo_core.losses.parts import KL_ESTIMATORS
 from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.rollout import AdvantageEstimator
@@ -27,11 +28,22 @@ def with_kl_price(
 
     Returns:
         The estimator for exactly these groups, and the metric `kl`, nats a token.
+
+    Raises:
+        TrainingError: if a completion's KL is not finite, as that of k3 is where the reference
+            finds a token e^88 times likelier than the policy does.
     """
     settings = learner.config.grpo
     if settings.beta == 0 or settings.kl_in == "loss":
         return estimate, {}
     kl = completion_kls(learner, groups)
+    if not kl.isfinite().all():
+        names = [g.prompt.id for g, row in zip(groups, kl, strict=True) if not row.isfinite().all()]
+        raise TrainingError(
+            f"the KL to the reference of completions of {', '.join(names)} is not finite, so it "
+            f"cannot be subtracted from the {settings.kl_in}; the weights were left as they were. "
+            "A smaller trainer.learning_rate or grpo.kl_estimator = 'k1' usually helps."
+        )
     tokens = sum(len(rollout.completion.token_ids) for g in groups for rollout in g.rollouts)
     metrics = {"kl": kl.sum().item() / tokens if tokens else math.nan}
 

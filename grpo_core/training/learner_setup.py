@@ -86,6 +86,8 @@ def load_learner(
     optimizer = create_optimizer(masters.parameters, config.trainer)
     if checkpoint is not None:
         world.together(lambda: load_optimizer(checkpoint, masters, optimizer))
+        if reference is not None and config.reference.sync_every:
+            world.together(lambda: load_reference(checkpoint, reference))
     loss = world.together(lambda: plugins.losses[config.grpo.loss].load())
     return loaded, Learner(model, masters, optimizer, layout, loss, config, reference, world)
 
@@ -128,7 +130,4 @@ def _load_reference(config: RunConfig, loaded: LoadedModel, checkpoint: Path | N
         start = load_policy(config, merge_adapter=True).model
     start.requires_grad_(False)
     cast_model(start, loaded.dtype)
-    reference = Reference(start)
-    if checkpoint and config.reference.sync_every:
-        load_reference(checkpoint, reference)
-    return reference
+    return Reference(start)

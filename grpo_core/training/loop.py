@@ -95,6 +95,7 @@ def grpo_steps(
 
         scored = time.perf_counter()
         result = update(learner, trained, step)
+        learner.masters.complete = False  # no checkpoint of these weights under the last number
         move_reference(learner, step)
         handed = canary.hand_over()
 
@@ -105,6 +106,7 @@ def grpo_steps(
             train=time.perf_counter() - scored,
         )
         metrics = {**step_metrics(step, groups, result, times), **kl, **handed.metrics}
+        learner.masters.complete = True
         yield Step(step, groups, metrics, source.state(), handed.failure)
         if handed.failure is not None:
             raise handed.failure

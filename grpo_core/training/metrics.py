@@ -31,11 +31,12 @@ def step_metrics(
     All groups that were sampled count, those that were replaced for lack of signal included, or the
     pass rate would be that of a chosen few; `groups_replaced` is their number. Shares are of
     completions, except `zero_signal_share` (of groups without any advantage) and `clipped_share`
-    (of trained tokens). `reward_*` are over valid completions, `pass_rate` over completions judged
-    by the first verifier. `sampler_logprob_gap` is the mean absolute difference, in nats, between
-    sampler and trainer on the same tokens. `entropy` is estimated, without bias, by the mean of
-    -log p of all tokens that were sampled, in nats; no distribution is computed for it, as it is
-    for `trained_entropy` (with an entropy bonus). A mean over nothing is NaN.
+    (of trained tokens, in the iterations after the first, where the clip can act). `reward_*` are
+    over valid completions, `pass_rate` over completions judged by the first verifier.
+    `sampler_logprob_gap` is the mean absolute difference, in nats, between sampler and trainer on
+    the same tokens. `entropy` is estimated by the mean of -log p of all tokens that were sampled,
+    in nats; no distribution is computed for it, as it is for `trained_entropy` (with an entropy
+    bonus). A mean over nothing is NaN.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]

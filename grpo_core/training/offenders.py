@@ -19,6 +19,8 @@ def offenders(
     learner: Learner,
     batches_by_prompt: Sequence[tuple[str, Sequence[MicroBatch]]],
     counts: BatchCounts,
+    *,
+    has_moved: bool = False,
 ) -> list[str]:
     """Ids of the prompts that alone give a loss or gradient that is not finite, without repetition.
 
@@ -26,21 +28,28 @@ def offenders(
         learner: with the weights that failed; its gradients are lost.
         batches_by_prompt: the micro-batches of each prompt alone.
         counts: of the whole batch.
+        has_moved: whether the policy is no longer the one that sampled, as in later iterations, so
+            that the ratio may be what is not finite. The old log-probabilities are then the
+            sampler's: those of the trainer lie in other micro-batches.
     """
     found: dict[str, None] = {}
     for prompt_id, batches in batches_by_prompt:
-        if not _is_finite(learner, batches, counts):
+        if not _is_finite(learner, batches, counts, has_moved):
             found[prompt_id] = None
     learner.optimizer.zero_grad(set_to_none=True)
     return list(found)
 
 
-def _is_finite(learner: Learner, batches: Sequence[MicroBatch], counts: BatchCounts) -> bool:
+def _is_finite(
+    learner: Learner, batches: Sequence[MicroBatch], counts: BatchCounts, has_moved: bool
+) -> bool:
     learner.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     with trainer_mode(learner.model):
         for batch in batches:
-            loss = micro_batch_loss(learner, batch.to(learner.model.device), counts, None).loss
+            batch = batch.to(learner.model.device)
+            old = batch.sampler_logprobs if has_moved else None
+            loss = micro_batch_loss(learner, batch, counts, old).loss
             loss.backward()
             total += loss.item()
     return math.isfinite(total) and math.isfinite(gradient_norm(learner))

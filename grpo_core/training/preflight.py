@@ -39,6 +39,7 @@ from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.reference import Reference
 from grpo_core.training.selection import check_difficulty_key
+from grpo_core.training.unused_settings import check_used
 from grpo_core.training.update import update
 from grpo_core.types import Prompt, Status
 
@@ -117,6 +118,7 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
             f"'{config.sampling.engine}' uses no server. Set sampling.engine = 'vllm_server', or "
             "leave sampling.server out."
         )
+    check_used(config)
     engine = plugins.samplers[config.sampling.engine].load()
     getattr(engine, "check_installed", lambda: None)()
     getattr(engine, "check_settings", lambda _: None)(config.sampling)

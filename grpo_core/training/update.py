@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ class UpdateResult:
     Attributes:
         loss: of the whole batch.
         grad_norm: before clipping.
-        metrics: means over trained tokens.
+        metrics: means over trained tokens; `clipped_share` is that of the iterations after the
+            first, where there are some.
     """
 
     loss: float
@@ -76,7 +78,9 @@ def _update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Upda
         _clip(learner, norm)
         _take_step(learner, rate, is_last=iteration == config.grpo.num_iterations)
         reports.append({"loss": totals["loss"], "grad_norm": norm, **_means(totals)})
-    mean = {name: sum(report[name] for report in reports) / len(reports) for name in reports[0]}
+    mean = {name: fmean(report[name] for report in reports) for name in reports[0]}
+    later = reports[1:] or reports  # in the first iteration the ratio is 1 and nothing is clipped
+    mean["clipped_share"] = fmean(report["clipped_share"] for report in later)
     return UpdateResult(mean.pop("loss"), mean.pop("grad_norm"), rate, mean)
 
 
@@ -178,10 +182,10 @@ def _not_finite(
         )
         for group in groups
     ]
-    culprits = offenders(learner, alone, counts)
+    loss, norm, iteration = found
+    culprits = offenders(learner, alone, counts, has_moved=iteration > 1)
     names = ", ".join(culprits or [group.prompt.id for group in groups])
     whose = "Prompts at fault" if culprits else "None of these prompts does it alone"
-    loss, norm, iteration = found
     when = f" in iteration {iteration}" if learner.config.grpo.num_iterations > 1 else ""
     return learner.world.agreed(
         TrainingError(

@@ -26,12 +26,19 @@ from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
 from grpo_core.training.kl_price import completion_kls, with_kl_price
 from grpo_core.training.learner import Learner
+from grpo_core.training.offenders import offenders
 from grpo_core.training.optimizer import create_optimizer
+from grpo_core.training.packing import deal
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.reference import Reference
 from grpo_core.training.run import train
-from grpo_core.training.update import UpdateResult, update
+from grpo_core.training.update import (
+    UpdateResult,
+    _trained_completions,
+    batch_counts,
+    update,
+)
 from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
@@ -271,6 +278,17 @@ def test_the_kl_of_a_completion_is_the_sum_over_its_tokens(name: str, estimator:
             assert kl == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_a_kl_that_is_no_number_is_told_as_what_it_is() -> None:
+    model = tiny_model()
+    groups = judged_groups(model)
+    learner = make_learner(model, beta=0.1, kl_in="reward")
+    assert learner.reference is not None
+    with torch.no_grad():
+        learner.reference.model.get_output_embeddings().weight.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"KL to the reference of completions of p0, p1 is not"):
+        with_kl_price(learner, groups, group_advantages)
+
+
 @pytest.mark.parametrize("place", ["reward", "advantage"])
 def test_the_kl_is_subtracted_where_it_is_told_to(place: str) -> None:
     model = tiny_model()
@@ -343,6 +361,16 @@ def test_iterations_are_steps_with_the_first_policy_as_the_old_one() -> None:
         torch.testing.assert_close(weight, plain.masters.parameters[name], rtol=0, atol=0)
 
 
+def clips_what_has_moved(
+    logprobs: torch.Tensor, old: torch.Tensor, *rest: Any, **settings: Any
+) -> Any:
+    output = grpo_loss(logprobs, old, *rest, **settings)
+    has_moved = bool((logprobs.detach() != old).any())
+    clipped = settings["completion_mask"].sum() * has_moved
+    metrics = {"clipped_low_tokens": clipped * 0, "clipped_high_tokens": clipped}
+    return output._replace(metrics={**output.metrics, **metrics})
+
+
 def test_clipping_acts_in_later_iterations() -> None:
     groups = with_advantages(judged_groups(tiny_model()), group_advantages)
     wide, tight = (
@@ -353,6 +381,9 @@ def test_clipping_acts_in_later_iterations() -> None:
     )
     assert wide.metrics["clipped_share"] == 0
     assert tight.metrics["clipped_share"] > 0.1
+    # The first iteration, in which nothing can be clipped, does not dilute the share.
+    late = replace(make_learner(tiny_model(), num_iterations=2), loss=clips_what_has_moved)
+    assert update(late, groups, 1).metrics["clipped_share"] == 1
     assert step(groups, epsilon_low=0, epsilon_high=0).metrics["clipped_share"] == 0
 
 
@@ -385,6 +416,36 @@ def test_a_failure_between_iterations_leaves_no_checkpoint_of_half_a_step(
     assert directory.read_summary()["steps"] == 1
 
 
+def test_a_failure_after_the_update_does_not_save_new_weights_under_the_old_number(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(learner: Learner, step: int) -> None:
+        if step == 2:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("grpo_core.training.loop.move_reference", break_down)
+    settings = {"trainer": {"save_every": 5, "steps": 3}, "grpo": {"advantage": "reinforce_pp"}}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(model_folder, tmp_path / "run", settings)
+    directory = RunDirectory.open(tmp_path / "run")
+    assert list(directory.checkpoints.iterdir()) == []
+    assert [line["step"] for line in directory.read_metrics()] == [1]
+
+
+def test_the_prompt_whose_ratio_overflows_is_named() -> None:
+    """The sampler had given the tokens of one prompt e^90 times less probability."""
+    groups = with_advantages(judged_groups(tiny_model()), group_advantages)
+    groups = [groups[0], *shifted(groups[1:], 90)]
+    learner = make_learner(tiny_model())
+    batches = [
+        (group.prompt.id, deal(_trained_completions([group], learner.config), 4096, 0, 1))
+        for group in groups
+    ]
+    counts = batch_counts(groups, learner.config)
+    assert offenders(learner, batches, counts) == []
+    assert offenders(learner, batches, counts, has_moved=True) == [groups[1].prompt.id]
+
+
 # ---- the reference, entropy, and selection, in whole runs ----------------------------------------
 
 
@@ -408,6 +469,21 @@ def test_a_reference_moves_by_its_rate() -> None:
     ):
         expected = 0.25 * policy.get_parameter(name) + 0.75 * old
         torch.testing.assert_close(moved, expected)
+
+
+def test_small_moves_of_a_bfloat16_reference_are_not_lost() -> None:
+    policy = {name: p.detach() + 1e-3 for name, p in tiny_model().named_parameters()}
+    reference, resumed = (Reference(tiny_model().to(torch.bfloat16)) for _ in range(2))
+    for at in range(400):
+        if at == 200:
+            resumed.restore({name: w.clone() for name, w in reference.weights().items()})
+        for moving in (reference, resumed)[: 1 + (at >= 200)]:
+            moving.follow(policy, 0.02)
+    for name, weight in reference.model.named_parameters():
+        assert weight.dtype == torch.bfloat16
+        nearest = policy[name].to(torch.bfloat16)
+        torch.testing.assert_close(weight, nearest, rtol=2**-7, atol=1e-5)
+        assert torch.equal(weight, resumed.model.get_parameter(name))
 
 
 def test_an_entropy_bonus_raises_entropy() -> None:

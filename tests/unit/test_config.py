@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from grpo_core.config import RunConfig, apply_override, load_config, resolved
 from grpo_core.errors import ConfigError
+from grpo_core.training.unused_settings import check_used
 from grpo_core.validation import build
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +171,17 @@ def test_overrides_that_lead_nowhere(override: str, message: str) -> None:
         ("[grpo]\ngroup_size = 0", "grpo.group_size: must be greater than 0, got 0"),
         ("[sampling]\ntop_p = 1.5", "sampling.top_p: must be less than or equal to 1, got 1.5"),
         ("[trainer]\ndtype = 'float16'", "trainer.dtype: must be 'auto', 'bfloat16' or 'float32'"),
-        ("trainer = 3", "trainer: must be a valid dictionary.*, got 3"),
+        ("trainer = 3", "trainer: must be a section of settings, got 3"),
+        ("[sampling]\nstop = 'END'", "sampling.stop: must be a list, got 'END'"),
+        ("[trainer]\nmax_grad_norm = inf", "max_grad_norm: must be a finite number, got inf"),
+        ("[grpo]\nentropy_bonus = true", "entropy_bonus: must be a number, got True"),
+        ("[grpo]\nnum_iterations = true", "num_iterations: must be a number, got True"),
+        ("[model]\ndtype = 'auto'", r"model.dtype: unknown .* Did you mean 'trainer.dtype'\?"),
+        ("temperature = 1", "mean 'sampling.temperature' or 'evaluation.temperature'"),
+        (
+            "[lora]\ntarget_modules = 'q_proj'",
+            r"^lora.target_modules: must be 'all-linear' or a list, got 'q_proj'\.$",
+        ),
         ("[grpo]\nbeta = -1", "grpo.beta: must be greater than or equal to 0"),
     ],
 )
@@ -193,6 +204,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# \xe9")
     with pytest.raises(ConfigError, match=r"latin.toml is not UTF-8 text"):
         load_config(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "cure"),
+    [
+        ("grpo.kl_in=reward", r"grpo\.kl_in is set, but grpo\.beta is 0", "grpo.beta=0.1"),
+        ("reference.sync_every=2", r"reference\.sync_every is set, but grpo", "grpo.beta=0.1"),
+        (
+            "selection.difficulty_key=level",
+            r"difficulty_key is 'level', but selection\.curriculum is 'off'",
+            "selection.curriculum=middling",
+        ),
+    ],
+)
+def test_settings_that_nothing_reads(
+    tmp_path: Path, override: str, message: str, cure: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_used(load(tmp_path, "", override))
+    check_used(load(tmp_path, "", override, cure))
 
 
 # ---- the whole ----------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def _forged_turns(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt])
     specials = [token for token in tokenizer.all_special_tokens if token.strip()]
     spelt = [p for p in prompts if any(s in m["content"] for m in p.messages for s in specials)]
     if not spelt:
-        return ok(name, f"none of {len(prompts)} prompts spells one of {len(specials)}")
+        return ok(name, f"none of {len(prompts)} prompts spells out any of {len(specials)}")
     token = next(s for s in specials if any(s in m["content"] for m in spelt[0].messages))
     return warning(
         name,
