@@ -746,14 +746,14 @@ FAULTS = (
     ),
     Fault(
         "training/selection.py",
-        "min(budget, total - sum(has_signal(groups, estimate)))",
+        "min(budget, total - sum(has_signal(groups, estimate, masks)))",
         "min(budget, total)",
         SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
     ),
     Fault(
         "training/selection.py",
-        "any(rollout.advantage != 0",
-        "all(rollout.advantage == 0",
+        "return rollout.advantage != 0",
+        "return rollout.advantage == 0",
         SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
     ),
     Fault(

@@ -79,6 +79,9 @@ def _row(finding: Finding) -> Table:
 
 def _total(findings: list[Finding]) -> str:
     counts = Counter(finding.grade for finding in findings)
-    words = {Grade.WARNING: "warnings", Grade.PROBLEM: "problems"}
-    parts = [f"{counts[grade]} {words.get(grade, grade)}" for grade in Grade]
+    nouns = (Grade.WARNING, Grade.PROBLEM)
+    parts = [
+        f"{counts[grade]} {grade}{'s' if grade in nouns and counts[grade] != 1 else ''}"
+        for grade in Grade
+    ]
     return f"\n{len(findings)} checks: {', '.join(parts)}"

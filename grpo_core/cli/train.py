@@ -22,7 +22,7 @@ from grpo_core.cli.common import (
 from grpo_core.cli.exit_codes import INTERRUPTED, WRONG_INPUT
 from grpo_core.cli.view import TerminalView
 from grpo_core.config import RunConfig
-from grpo_core.errors import GrpoError
+from grpo_core.errors import CheckpointError, ConfigError, GrpoError
 from grpo_core.plugin_manager import Plugins, PluginSources, load_plugins
 from grpo_core.records.manifest import plugin_changes
 from grpo_core.records.run_directory import DEFAULT_BASE, RunDirectory
@@ -46,6 +46,11 @@ MAIN_JOB = Path(__file__).with_name("main_job.toml")
 @set_option
 @plugin_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, or the newest one.")
+@click.option(
+    "--accept-plugin-changes",
+    is_flag=True,
+    help="Resume although plugins of the run have changed or are missing.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, rehearse one step, and stop.")
 def train(
     config: Path | None,
@@ -53,6 +58,7 @@ def train(
     overrides: tuple[str, ...],
     plugin_files: tuple[str, ...],
     resume: bool,
+    accept_plugin_changes: bool,
     dry_run: bool,
 ) -> None:
     """Train a model with GRPO against verifiers.
@@ -72,47 +78,28 @@ def train(
 
             follow(world)
             return
-        _lead(config, output, overrides, plugin_files, resume, dry_run, world)
-
-
-def _lead(
-    config: Path | None,
-    output: Path | None,
-    overrides: tuple[str, ...],
-    plugin_files: tuple[str, ...],
-    resume: bool,
-    dry_run: bool,
-    world: World,
-) -> None:
-    directory = _run_to_resume(output) if resume else None
-    if directory is not None:
-        config = config or directory.path / "config.json"
-    elif output is not None and not dry_run:
-        RunDirectory.check_new(output)
-    settings = read_config(config or MAIN_JOB, overrides)
-    if directory is not None:
-        check_same_run(directory.read_config(), settings)
-        if is_finished(directory.read_summary(), settings):
-            click.echo(
-                f"{directory.path} is finished: all {settings.trainer.steps} steps are done, and "
-                "there is nothing left to do. For more, raise trainer.steps with --set."
-            )
+        directory = _run_to_resume(output) if resume else None
+        if directory is not None:
+            config = config or directory.path / "config.json"
+        elif output is not None and not dry_run:
+            RunDirectory.check_new(output)
+        settings = read_config(config or MAIN_JOB, overrides)
+        if directory is not None and _is_done(directory, settings):
             return
-    sources = plugin_sources(plugin_files)
-    view = TerminalView()
-    plugins = load_plugins(sources, extra=[view])
-    if directory is not None:
-        for change in plugin_changes(directory.read_manifest(), plugins.infos):
-            click.echo(f"warning: since the run was started, {change}", err=True)
-    _check(settings, plugins, sources, dry_run, world)
-    if dry_run:
-        return
-    if directory is None:
-        directory = RunDirectory.create() if output is None else RunDirectory.create(output, "")
-    try:
-        _carry_out(settings, plugins, sources, directory, resume, world)
-    finally:
-        view.close()
+        sources = plugin_sources(plugin_files)
+        view = TerminalView()
+        plugins = load_plugins(sources, extra=[view])
+        if directory is not None:
+            _compare_plugins(directory, plugins, accept_plugin_changes)
+        _check(settings, plugins, sources, dry_run, world)
+        if dry_run:
+            return
+        if directory is None:
+            directory = RunDirectory.create() if output is None else RunDirectory.create(output, "")
+        try:
+            _carry_out(settings, plugins, sources, directory, resume, world)
+        finally:
+            view.close()
 
 
 def _run_to_resume(output: Path | None) -> RunDirectory:
@@ -121,6 +108,34 @@ def _run_to_resume(output: Path | None) -> RunDirectory:
     directory = RunDirectory.newest()
     click.echo(f"resuming the newest run, {directory.path}", err=True)
     return directory
+
+
+def _is_done(directory: RunDirectory, settings: RunConfig) -> bool:
+    """Whether there is nothing left to do; says so."""
+    check_same_run(directory.read_config(), settings)
+    if not is_finished(directory.read_summary(), settings):
+        return False
+    click.echo(
+        f"{directory.path} is finished: all {settings.trainer.steps} steps are done, and "
+        "there is nothing left to do. For more, raise trainer.steps with --set."
+    )
+    return True
+
+
+def _compare_plugins(directory: RunDirectory, plugins: Plugins, accept: bool) -> None:
+    """Refuse to go on with other verifiers, say, than the run began with; or warn.
+
+    Raises:
+        ConfigError: if a plugin of the run has changed or is missing, and that is not accepted.
+    """
+    changes = plugin_changes(directory.read_manifest(), plugins.infos)
+    if changes and not accept:
+        raise ConfigError(
+            f"since the run was started, {' '.join(changes)} A resumed run goes on as it began. "
+            "Undo that, or pass --accept-plugin-changes."
+        )
+    for change in changes:
+        click.echo(f"warning: since the run was started, {change}", err=True)
 
 
 def _check(
@@ -163,15 +178,17 @@ def _carry_out(
 
     try:
         summary = train_run(settings, plugins, sources, directory, resume=resume, world=world)
-    except GrpoError:
-        if directory.read_summary().get("checkpoint"):
-            _say_how_to_go_on("failed; once the cause is mended", directory, sources, world)
+    except GrpoError as error:
+        # The last two name a cure of their own.
+        names_cure = isinstance(error, CheckpointError | ConfigError)
+        if directory.read_summary().get("checkpoint") and not names_cure:
+            _say_how_to_go_on("failed; once the cause is mended,", directory, sources, world)
         raise
     with suppress(BrokenPipeError):
         if directory.report.exists():
             click.echo(f"report: {directory.report}")
     if summary.get("status") == "interrupted":
-        _say_how_to_go_on("interrupted", directory, sources, world)
+        _say_how_to_go_on("interrupted;", directory, sources, world)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
@@ -179,7 +196,7 @@ def _say_how_to_go_on(
     what: str, directory: RunDirectory, sources: PluginSources, world: World
 ) -> None:
     with suppress(BrokenPipeError):
-        click.echo(f"{what}; go on with: {_resume_command(directory, sources, world)}", err=True)
+        click.echo(f"{what} go on with: {_resume_command(directory, sources, world)}", err=True)
 
 
 def _resume_command(directory: RunDirectory, sources: PluginSources, world: World) -> str:

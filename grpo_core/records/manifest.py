@@ -84,7 +84,7 @@ def build_manifest(
 
 
 def plugin_changes(manifest: Mapping[str, Json], plugins: Iterable[PluginDescription]) -> list[str]:
-    """What is different about the plugins now, one phrase each; empty when nothing is."""
+    """Which plugins of a run are missing or different now, a sentence each; more may be there."""
     now = {plugin.name: plugin for plugin in plugins}
     changes = []
     for then in manifest.get("plugins") or []:
@@ -93,9 +93,7 @@ def plugin_changes(manifest: Mapping[str, Json], plugins: Iterable[PluginDescrip
             changes.append(f"plugin '{name}' ({then.get('origin')}) went missing.")
         elif then.get("source_hash") != now[name].source_hash:
             changes.append(f"the code of plugin '{name}' ({now[name].origin}) changed.")
-    known = {then.get("name") for then in manifest.get("plugins") or []}
-    added = [name for name in now if manifest.get("plugins") and name not in known]
-    return changes + [f"plugin '{name}' ({now[name].origin}) was added." for name in added]
+    return changes
 
 
 def hardware() -> dict[str, Json]:

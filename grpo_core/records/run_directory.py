@@ -109,8 +109,8 @@ class RunDirectory:
                 raise CheckpointError(f"{path} is a file, not a folder. Choose another --output.")
             if any(not inner.is_dir() and not is_leftover(inner) for inner in path.rglob("*")):
                 raise CheckpointError(
-                    f"{path} is not empty. Choose another --output, or pass --resume to go on "
-                    "with the run in it."
+                    f"{path} is not empty. Choose another --output; if a run is in it, "
+                    "'grpo train --resume' goes on with it."
                 )
         except OSError as error:
             raise write_error(path, error) from error

@@ -54,7 +54,8 @@ def describe_gap(model: Tensor, sampler: Tensor, limit: float) -> str:
         f"{gaps.max().item():.3g} at most, where {limit:.3g} on average are allowed "
         "(sampling.canary_limit). The sampler's weights are stale or wrong, or it computes another "
         "model; its completions are not the policy's. Set sampling.engine = 'hf', which samples "
-        "from the trainer's own weights."
+        "from the trainer's own weights; a run under way goes on as a new one, with model.path set "
+        "to its last checkpoint."
     )
 
 

@@ -110,7 +110,8 @@ class Canary:
             f"probe of {len(now.trainer)} tokens moved by {moved:.3g} nats on average, the "
             f"sampler's by {followed:.3g}; {max(arrived, 0):.0%} of the movement arrived, and at "
             f"least {_LEAST_ARRIVED:.0%} must. Some or all weights are not handed over. Set "
-            "sampling.engine = 'hf', which samples from the trainer's own weights."
+            "sampling.engine = 'hf', which samples from the trainer's own weights, in a new run "
+            "with model.path set to the last checkpoint."
         )
 
 

@@ -74,9 +74,8 @@ def grpo_steps(
     """
     config = learner.config
     canary = create_canary(learner, sampler, prompts)
-    start = canary.check()
-    if start.failure is not None:
-        raise start.failure
+    if (failure := canary.check().failure) is not None:
+        raise failure
     for step in range(first_step, config.trainer.steps + 1):
         started = time.perf_counter()
 
@@ -98,7 +97,6 @@ def grpo_steps(
         learner.masters.complete = False  # no checkpoint of these weights under the last number
         move_reference(learner, step)
         handed = canary.hand_over()
-
         times = StepTimes(
             total=time.perf_counter() - started,
             sample=collection.seconds_sample,

@@ -47,7 +47,7 @@ def check_same_run(recorded: Mapping[str, Json], config: RunConfig) -> None:
     lines = [
         redact(f"  {key}: {_text(then, key)} in the run, {_text(now, key)} now")
         for key in {**then, **now}
-        if then.get(key, _ABSENT) != now.get(key, _ABSENT) and not _is_changeable(key)
+        if then.get(key, _ABSENT) != now.get(key, _ABSENT) and not _is_changeable(key, config)
     ]
     if lines:
         allowed = ", ".join([*_SETTINGS, *_SECTIONS])
@@ -55,7 +55,7 @@ def check_same_run(recorded: Mapping[str, Json], config: RunConfig) -> None:
             "a resumed run goes on as it began, but these settings differ:\n"
             + "\n".join(lines)
             + "\nLeave them as they were, or start a new run without --resume. "
-            f"What may change: {allowed}."
+            f"What may change: {allowed}; trainer.steps with a constant schedule only."
         )
 
 
@@ -64,7 +64,9 @@ def is_finished(summary: Mapping[str, Json], config: RunConfig) -> bool:
     return summary.get("status") == "finished" and summary.get("steps", 0) >= config.trainer.steps
 
 
-def _is_changeable(key: str) -> bool:
+def _is_changeable(key: str, config: RunConfig) -> bool:
+    if key == "trainer.steps" and config.trainer.schedule != "constant":
+        return False  # the rates of the steps already taken would have been others
     return key in _SETTINGS or key.partition(".")[0] in _SECTIONS
 
 

@@ -11,7 +11,7 @@ from grpo_core.errors import ConfigError, unknown_name
 from grpo_core.rollout import AdvantageEstimator, Collection, with_advantages
 from grpo_core.training.curriculum import MiddlingFirst
 from grpo_core.training.prompt_order import EpochOrder
-from grpo_core.types import Json, Prompt, RolloutGroup
+from grpo_core.types import Json, Prompt, Rollout, RolloutGroup
 
 CollectRound = Callable[[Sequence[int], int], Collection]
 
@@ -91,30 +91,41 @@ def collect_groups(
 
     rounds = [sample(total, 0)]
     groups = list(rounds[0].groups)
-    while budget and (wanted := min(budget, total - sum(has_signal(groups, estimate)))) > 0:
+    masks = config.selection.mask_truncated
+    while budget and (wanted := min(budget, total - sum(has_signal(groups, estimate, masks)))) > 0:
         budget -= wanted
         rounds.append(sample(wanted, len(rounds)))
         groups += rounds[-1].groups
     return Collection(
-        choose_trained(groups, total, estimate),
+        choose_trained(groups, total, estimate, masks),
         sum(found.seconds_sample for found in rounds),
         sum(found.seconds_verify for found in rounds),
     )
 
 
 def choose_trained(
-    groups: Sequence[RolloutGroup], count: int, estimate: AdvantageEstimator
+    groups: Sequence[RolloutGroup],
+    count: int,
+    estimate: AdvantageEstimator,
+    masks_truncated: bool = False,
 ) -> list[RolloutGroup]:
     """Mark `count` groups for training: the first with signal, then the first without."""
     if len(groups) == count:
         return list(groups)
-    signals = has_signal(groups, estimate)
+    signals = has_signal(groups, estimate, masks_truncated)
     order = sorted(range(len(groups)), key=lambda at: not signals[at])  # stable
     trained = set(order[:count])
     return [replace(group, is_trained=at in trained) for at, group in enumerate(groups)]
 
 
-def has_signal(groups: Sequence[RolloutGroup], estimate: AdvantageEstimator) -> list[bool]:
-    """Whether any advantage of each group differs from 0."""
+def has_signal(
+    groups: Sequence[RolloutGroup], estimate: AdvantageEstimator, masks_truncated: bool = False
+) -> list[bool]:
+    """Whether any advantage of each group differs from 0, among completions that are trained on."""
+
+    def teaches(rollout: Rollout) -> bool:
+        is_masked = masks_truncated and rollout.completion.is_truncated
+        return rollout.advantage != 0 and not is_masked
+
     weighed = with_advantages(groups, estimate)
-    return [any(rollout.advantage != 0 for rollout in group.rollouts) for group in weighed]
+    return [any(map(teaches, group.rollouts)) for group in weighed]

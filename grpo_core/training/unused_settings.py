@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grpo_core.config import RunConfig
+from grpo_core.config import LoraConfig, RunConfig
 from grpo_core.errors import ConfigError
 
 
@@ -12,12 +12,17 @@ def check_used(config: RunConfig) -> None:
     Raises:
         ConfigError: naming the setting, and the one that it needs.
     """
-    grpo, selection = config.grpo, config.selection
+    grpo, selection, lora = config.grpo, config.selection, config.lora
     if grpo.beta == 0 and (grpo.kl_in != "loss" or config.reference.sync_every > 0):
         name = "grpo.kl_in" if grpo.kl_in != "loss" else "reference.sync_every"
         raise ConfigError(
             f"{name} is set, but grpo.beta is 0, so there is no KL and no reference. Set "
             f"grpo.beta, or leave {name} out."
+        )
+    if lora.rank == 0 and lora != LoraConfig():
+        raise ConfigError(
+            "section [lora] is set, but lora.rank is 0, so there are no adapters and the whole "
+            "model would be trained. Set lora.rank, usually 8 to 64, or leave the section out."
         )
     if selection.difficulty_key is not None and selection.curriculum == "off":
         raise ConfigError(

@@ -191,7 +191,7 @@ def _not_finite(
         TrainingError(
             f"loss {loss} or gradient norm {norm} is not finite{when}; the weights were left as "
             f"they were. {whose}: {names}. A smaller trainer.learning_rate or trainer.dtype = "
-            "'float32' usually helps."
+            "'float32' usually helps, in a new run with model.path set to the last checkpoint."
         )
     )
 

@@ -121,6 +121,15 @@ class World:
             with self.order(_STOP):
                 pass
 
+    def leave(self) -> None:
+        """The end, for all at once: one that goes early may abort those still connected to it."""
+        import torch.distributed as dist
+
+        if not self.is_broken:
+            dist.barrier()
+        self._flags = None
+        dist.destroy_process_group()
+
     def is_agreed(self, error: BaseException) -> bool:
         """Whether every process met this failure at the same place, so that they are in step."""
         return error is self._agreed
@@ -233,7 +242,7 @@ def open_world() -> Iterator[World]:
     finally:
         if world.rank == 0:
             world.dismiss()
-        dist.destroy_process_group()
+        world.leave()
 
 
 def is_stop(order: Order) -> bool:

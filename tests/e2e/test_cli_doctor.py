@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from cli_process import LETTERS, PLUGINS, Desk
+from grpo_core.cli.doctor import _total
 from grpo_core.cli.main import cli
+from grpo_core.training.doctor.finding import Finding, Grade
 from tiny_model import TEMPLATE
 
 SLOW = ("model", "sampling", "hand-over of weights", "micro-batch invariance")
@@ -68,6 +70,11 @@ def test_what_is_wrong_is_said_with_its_cure_and_the_rest_goes_on(desk: Desk, gr
     assert "problem model" in text and "model.norm.weight" in text
     assert "skipped sampling it rests on 'model'" in text
     assert "ok round trip" in text and "2 problems" in text
+
+
+def test_counts_are_in_the_right_number() -> None:
+    findings = [Finding("a", Grade.WARNING, ""), *[Finding("b", Grade.PROBLEM, "")] * 2]
+    assert _total(findings).endswith("3 checks: 0 ok, 1 warning, 2 problems, 0 skipped")
 
 
 def test_quick_leaves_out_what_loads_the_model(grpo: Any) -> None:

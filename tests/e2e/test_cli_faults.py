@@ -176,8 +176,13 @@ def test_a_dry_run_finds_nothing_wrong(desk: Desk) -> None:
 
 
 def test_config_files_that_cannot_be_read(desk: Desk) -> None:
-    for name, message in (("broken.toml", "is not valid TOML"), ("none.toml", "cannot read")):
-        desk.put("broken.toml", FILES["broken.toml"])
+    desk.put("broken.toml", FILES["broken.toml"])
+    desk.put("list.json", "[1, 2]")
+    for name, message in (
+        ("broken.toml", "is not valid TOML"),
+        ("none.toml", "cannot read"),
+        ("list.json", "list.json holds no settings: it must be a JSON object, got [1, 2]."),
+    ):
         result = desk.grpo("train", name, "--dry-run")
         assert result.returncode == 2 and message in result.stderr
         assert "Traceback" not in result.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shlex
 import signal
@@ -94,28 +93,6 @@ def test_a_run_killed_without_a_checkpoint_begins_again(
     resumed = desk.grpo("train", "--resume", "--output", "run", *PLUGINS)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_outcome(desk.path / "run", whole_run)
-
-
-@slow
-def test_kills_at_any_moment(desk: Desk, whole_run: Path) -> None:
-    """Also while a file is written or a checkpoint is pruned."""
-    chance = random.Random(0)
-    run = desk.path / "run"
-    kills = 0
-    for sitting in range(8):
-        arguments = ["--resume"] if sitting else ["run.toml", "--set", "trainer.save_every=1"]
-        process = desk.start(*TRAIN, *arguments)
-        assert process.stdout is not None
-        process.stdout.readline()  # it has begun, or finished
-        time.sleep(chance.uniform(0, 0.3))
-        kills += process.poll() is None
-        process.kill()
-        desk.finish(process)
-    assert kills >= 3
-    resumed = desk.run(*TRAIN, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert not list(run.rglob(".*"))
-    assert_same_outcome(run, whole_run)
 
 
 @slow

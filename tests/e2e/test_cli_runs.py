@@ -85,8 +85,8 @@ def test_the_folder_of_a_run_is_not_used_twice(desk: Desk, whole_run: Path) -> N
     result = desk.train("--output", "whole")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "error: whole is not empty. Choose another --output, or pass --resume to go on with the "
-        "run in it.\n"
+        "error: whole is not empty. Choose another --output; if a run is in it, "
+        "'grpo train --resume' goes on with it.\n"
     )
     assert snapshot(desk.path / "whole") == snapshot(whole_run)
 

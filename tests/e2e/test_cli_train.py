@@ -176,7 +176,7 @@ def test_used_output_is_refused_before_the_checks(backend: Backend, here: Path) 
     (here / "full" / "file").write_text("")
     result = grpo("train", "--output", "full")
     assert result.exit_code == 1
-    assert "Choose another --output, or pass --resume" in result.stderr
+    assert "Choose another --output; if a run is in it, 'grpo train --resume'" in result.stderr
     assert backend.calls == []
 
 
@@ -221,7 +221,7 @@ def test_resume_of_nothing(backend: Backend) -> None:
     assert result.exit_code == 1 and "there is no run at none" in result.stderr
 
 
-def test_resume_warns_of_changed_plugins(backend: Backend, here: Path) -> None:
+def test_resume_refuses_changed_plugins_unless_told_to(backend: Backend, here: Path) -> None:
     run = RunDirectory.create("run", "")
     run.write_config({})
     plugins = [
@@ -229,6 +229,12 @@ def test_resume_warns_of_changed_plugins(backend: Backend, here: Path) -> None:
         {"name": "mine", "origin": "mine.py", "source_hash": "other"},
     ]
     run.write_manifest({"plugins": plugins})
-    result = grpo("train", "--resume", "--output", "run", "--plugin", "mine.py")
+    resume = ("train", "--resume", "--output", "run", "--plugin", "mine.py")
+    result = grpo(*resume)
+    assert result.exit_code == 2 and not backend.calls
     assert "since the run was started, plugin 'gone' (gone 1.0) went missing" in result.stderr
     assert "the code of plugin 'mine'" in result.stderr
+    assert "--accept-plugin-changes" in result.stderr
+    accepted = grpo(*resume, "--accept-plugin-changes")
+    assert accepted.exit_code == 0 and backend.calls
+    assert "warning: since the run was started, plugin 'gone'" in accepted.stderr

@@ -211,6 +211,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("grpo.kl_in=reward", r"grpo\.kl_in is set, but grpo\.beta is 0", "grpo.beta=0.1"),
         ("reference.sync_every=2", r"reference\.sync_every is set, but grpo", "grpo.beta=0.1"),
+        ("lora.alpha=16", r"section \[lora\] is set, but lora\.rank is 0", "lora.rank=8"),
         (
             "selection.difficulty_key=level",
             r"difficulty_key is 'level', but selection\.curriculum is 'off'",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -218,3 +219,14 @@ def test_a_difficulty_that_no_prompt_has_is_refused() -> None:
         ConfigError, match=r"'lvel'.*Did you mean 'level'.*selection\.difficulty_key"
     ):
         check_difficulty_key(config, make_prompts(3))
+
+
+def test_a_signal_in_completions_that_are_masked_is_none() -> None:
+    prompts = make_prompts(1)
+    group = make_group(prompts[0], (True, False, False))
+    cut = [
+        replace(r, completion=replace(r.completion, finish_reason="length")) for r in group.rollouts
+    ]
+    groups = [replace(group, rollouts=tuple(cut))]
+    assert has_signal(groups, group_advantages) == [True]
+    assert has_signal(groups, group_advantages, masks_truncated=True) == [False]
