@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from adapted_models import CPU, logits
-from grpo_core.config import RunConfig
+from grpo_core.config import LoraConfig, RunConfig
 from grpo_core.errors import ConfigError, MissingExtraError
 from grpo_core.evaluation.run import evaluate_model
 from grpo_core.models.find import find_model, model_chain
@@ -175,7 +175,7 @@ def test_without_peft_nothing_is_begun(
     plugins = load_plugins(SOURCES)
     with pytest.raises(MissingExtraError, match=r"lora\.rank.*pip install 'grpo-core\[lora\]'"):
         check_settings(make_config(model), plugins)
-    check_settings(make_config(model, lora={"rank": 0}), plugins)
+    check_settings(make_config(model).model_copy(update={"lora": LoraConfig()}), plugins)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(MissingExtraError, match=r"the adapter in .*grpo-core\[lora\]"):
         model_chain(find_model(str(tmp_path)))
