@@ -33,13 +33,15 @@ with pool:
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
+ORDINARY_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
 @pytest.fixture
 def trainer(tmp_path):
     """A process with a busy pool, and the ids of all processes below it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(tmp_path / "pids")],
+        # Where the tests run in the background, Ctrl-C is switched off for their children.
+        [sys.executable, "-c", ORDINARY_CTRL_C + TRAINER, str(tmp_path / "pids")],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -6,10 +6,21 @@ import io
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from grpo_core.training.interruption import StopRequested, ctrl_c
+
+
+@pytest.fixture(autouse=True)
+def ordinary_signals() -> Iterator[None]:
+    """As in a terminal, also where the tests were started by nohup or in the background."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
