@@ -241,10 +241,10 @@ def test_two_processes_make_the_updates_of_one(tmp_path: Path) -> None:
 
 @slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("size", [2, 3])
-def test_all_cases(tmp_path: Path, size: int) -> None:
-    lines = compare(tmp_path, *CASES, size=size, timeout=800)
-    assert len([line for line in lines if "case" in line]) == 2 * len(CASES)
+@pytest.mark.parametrize(("size", "names"), [(2, [*CASES]), (3, [*CASES][:4])])
+def test_all_cases(tmp_path: Path, size: int, names: list[str]) -> None:
+    lines = compare(tmp_path, *names, size=size, timeout=800)
+    assert len([line for line in lines if "case" in line]) == 2 * len(names)
     for line in lines:
         if "case" in line:
             assert_equal_up_to_rounding(line)
