@@ -146,7 +146,7 @@ def open_judge(
     for verifier in verifiers:
         plugins.verifiers[verifier.name]  # unknown names fail here, before a process starts
     with VerifierPool(
-        [VerifierSpec(verifier.name, verifier.options) for verifier in verifiers],
+        [VerifierSpec(v.name, v.options, v.deadline) for v in verifiers],
         sources,
         workers=settings.workers,
         deadline=settings.deadline,

@@ -156,6 +156,9 @@ class VerifierConfig(Settings):
     name: str
     weight: float = 1.0
     options: dict[str, Any] = Field({})
+    deadline: PositiveFloat | None = Field(
+        None, description="seconds for each call; None: its own, or verification.deadline"
+    )
 
 
 class ShaperConfig(Settings):
@@ -173,8 +176,14 @@ class VerificationConfig(Settings):
     """The worker processes verifiers run in, and what becomes of their failures."""
 
     workers: PositiveInt = 2
-    deadline: PositiveFloat = Field(5.0, description="seconds for each call, then the kill")
-    memory_mb: PositiveInt = Field(2048, description="address space of a worker may grow by this")
+    deadline: PositiveFloat = Field(
+        5.0,
+        description="seconds for each call, then the kill; for verifiers that name none themselves",
+    )
+    memory_mb: PositiveInt = Field(
+        2048,
+        description="address space of a worker may grow by this; for verifiers that name none",
+    )
     on_abstain: StatusPolicy = "exclude"
     on_timeout: StatusPolicy = "exclude"
     on_error: StatusPolicy = "exclude"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,14 +85,25 @@ class Registration:
         target = self.load()
         title = f"{self.kind} '{self.name}'"
         checked = build(self.config_type or _NoOptions, options, title)
-        try:
+        with self.attributed("created"):
             return target() if self.config_type is None else target(checked)
+
+    @contextmanager
+    def attributed(self, done: str) -> Iterator[None]:
+        """Have what goes wrong within say whose code it was, and what could not be `done`.
+
+        Raises:
+            PluginError: in place of anything but our own errors.
+        """
+        try:
+            yield
         except GrpoError:
             raise
         except Exception as error:  # as in load
             raise PluginError(
-                f"{title} of plugin '{self.plugin.name}' ({self.plugin.origin}) cannot be created: "
-                f"{type(error).__name__}: {error}. Repair the plugin or its options."
+                f"{self.kind} '{self.name}' of plugin '{self.plugin.name}' ({self.plugin.origin}) "
+                f"cannot be {done}: {type(error).__name__}: {error}. Repair the plugin or its "
+                "options."
             ) from error
 
 
@@ -120,6 +132,20 @@ class Registry:
                 f"Rename one, or set GRPO_DISABLED_PLUGINS={plugin.name}."
             )
         self._items[name] = Registration(self.kind, name, target, plugin)
+
+    def create(self, name: str, options: Mapping[str, Any]) -> Any:
+        """An instance with checked options, and with its parts where it is made of others.
+
+        Raises:
+            ConfigError: if an option is unknown or wrong.
+            PluginError: if there is none of that name or it cannot be created.
+        """
+        registration = self[name]
+        created = registration.create(options)
+        if callable(compose := getattr(created, "compose", None)):
+            with registration.attributed("put together"):
+                compose(self.create)
+        return created
 
     def __getitem__(self, name: str) -> Registration:
         """The registration of `name`.

@@ -86,7 +86,14 @@ def collect(
 
     def submit(at: int, completion: Completion) -> None:
         prompt = prompts[at]
-        sample = Sample(prompt.text, completion.text, prompt.reference, prompt.meta)
+        sample = Sample(
+            prompt.text,
+            completion.text,
+            prompt.reference,
+            prompt.meta,
+            prompt.messages,
+            completion.token_ids,
+        )
         pending[at][completion.index] = [
             judge.pool.submit(verifier.name, sample) for verifier in judge.verifiers
         ]

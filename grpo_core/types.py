@@ -8,7 +8,6 @@ Shape letters: P prompts, G completions of one prompt (a group), T completion to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -40,6 +39,18 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StepScore:
+    """The score, in [0, 1], of one step of a completion.
+
+    Attributes:
+        end: offset in the completion's text, in characters, at which the step ends.
+    """
+
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One verifier's judgement of one completion.
 
@@ -50,10 +61,11 @@ class Verdict:
         details: what was parsed, which test failed; plain JSON values.
         seconds: wall time of the judgement.
         verifier, version: who judged; filled in by the verification runner.
+        steps: scores of the completion's steps in order, where the verifier judges steps.
 
     Raises:
-        ValueError: if the score is not a finite number in [0, 1], is missing where the candidate
-            was judged, or is given where it was not.
+        ValueError: if a score is not a finite number in [0, 1], is missing where the candidate
+            was judged, or is given where it was not; or if steps are not in order.
     """
 
     status: Status
@@ -63,21 +75,19 @@ class Verdict:
     seconds: float = 0.0
     verifier: str = ""
     version: str = ""
+    steps: Sequence[StepScore] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", Status(self.status))
+        if self.steps:
+            _check_steps(self.steps)
         if not self.status.is_candidates:
             if self.score is not None:
                 raise ValueError(
                     f"a verdict of status {self.status} has no score, got {self.score}"
                 )
             return
-        if (
-            isinstance(self.score, bool)
-            or not isinstance(self.score, int | float)
-            or not math.isfinite(self.score)
-            or not 0.0 <= self.score <= 1.0
-        ):
+        if not _is_score(self.score):
             raise ValueError(
                 f"score must be a finite number in [0, 1], got {self.score!r}. "
                 "Return Verdict.abstain(...) when there is nothing to score."
@@ -121,6 +131,19 @@ class Verdict:
         return cls(Status.ERROR, None, reason, details or {})
 
 
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0
+
+
+def _check_steps(steps: Sequence[StepScore]) -> None:
+    ends = [step.end for step in steps]
+    if ends != sorted(set(ends)) or ends[0] < 0:
+        raise ValueError(f"steps must end one after the other, got ends {ends[:20]}")
+    for step in steps:
+        if not _is_score(step.score):
+            raise ValueError(f"a step's score must be in [0, 1], got {step.score!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One problem of a task.
@@ -145,12 +168,20 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a verifier sees: one completion and what it is compared with."""
+    """What a verifier sees: one completion and what it is compared with.
+
+    Attributes:
+        prompt: the last message of the conversation.
+        messages: the whole conversation before the completion; and
+        token_ids: the completion's tokens. Both are filled only for verifiers that read them.
+    """
 
     prompt: str
     completion: str
     reference: Json
     meta: Mapping[str, Json] = field(default_factory=dict)
+    messages: Sequence[Message] = ()
+    token_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +266,25 @@ class ScoredCompletion:
 class Verifier(Protocol):
     """Judges completions. Runs in a worker process that is killed at its deadline.
 
-    Optional attributes, read with these defaults:
+    The constructor must be light, because it runs in the trainer, too, where options are checked.
+    A model is loaded at the first call. Optional attributes, read from the instance:
         version: str = "0"; recorded in the manifest and on every verdict.
         Config: a pydantic model; its instance is passed to the constructor.
+        placement: str = "workers", the pool's worker processes, any of which may get a call;
+            "process": one process of its own that gets all calls, for models, caches and rate
+            limits; "trainer": a thread of the trainer, which cannot be killed.
         batch_size: int = 1; how many samples one call may get.
+        deadline: float | None; seconds for one call. None: verification.deadline.
+        memory_mb: int | None; what a call may take. None: verification.memory_mb. Workers that
+            verifiers share get the largest.
+        reads: Sequence[str] = (); which of the sample's "messages" and "token_ids" it looks at.
         candidate_bears_limits: bool = False; True means that running out of time or memory is the
             completion's fault (verdict `wrong`), provided `check_reference` passes in time.
         check_reference(reference) -> None: raises VerifierError for a reference it cannot read.
-        preload() -> None: heavy imports, done once before workers are forked.
+        preload() -> None: heavy imports, done once before workers are forked. It must leave no
+            threads and no open connections behind; they would not survive the fork.
+        compose(create) -> None: for a verifier made of others; called once after the constructor.
+            `create(name, options)` makes another registered verifier.
     """
 
     def verify(self, samples: Sequence[Sample]) -> Sequence[Verdict]:

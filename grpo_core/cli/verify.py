@@ -36,7 +36,11 @@ _REASON_LIMIT, _DETAIL_LIMIT = 2000, 2000
 @click.option("--output", type=Path, help="Batch: where verdicts go; by default standard output.")
 @click.option("--options", default="{}", metavar="JSON", help="The verifier's options.")
 @click.option("--set-option", "pairs", multiple=True, metavar="KEY=VALUE", help="One option.")
-@click.option("--deadline", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds for a call; by default the verifier's own, or 5.",
+)
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--memory-mb", type=click.IntRange(1), default=2048, show_default=True)
 @plugin_option
@@ -50,7 +54,7 @@ def verify(
     output: Path | None,
     options: str,
     pairs: tuple[str, ...],
-    deadline: float,
+    deadline: float | None,
     workers: int,
     memory_mb: int,
     plugin_files: tuple[str, ...],
@@ -66,12 +70,10 @@ def verify(
     _check_mode(completion, reference, source, output)
     sources = plugin_sources(plugin_files)
     load_plugins(sources).verifiers[name]  # an unknown name is refused before processes start
-    spec = VerifierSpec(name, parse_options(options, pairs))
+    spec = VerifierSpec(name, parse_options(options, pairs), deadline)
 
     def open_pool(workers: int) -> VerifierPool:
-        return VerifierPool(
-            [spec], sources, workers=workers, deadline=deadline, memory_mb=memory_mb
-        )
+        return VerifierPool([spec], sources, workers=workers, memory_mb=memory_mb)
 
     if source is not None:
         _verify_batch(lambda: open_pool(workers), name, source, output)

@@ -128,7 +128,7 @@ def check_settings(config: RunConfig, plugins: Plugins) -> None:
         plugins.trackers[name].load()
     create_shapers(config, plugins)
     for verifier in config.verifiers:
-        plugins.verifiers[verifier.name].create(verifier.options)
+        plugins.verifiers.create(verifier.name, verifier.options)
     choose_device(config.model.device)
     check_lora_settings(config)
 

@@ -36,11 +36,11 @@ class Backlog:
         self._returned.extendleft(reversed(back))
         self._size += len(back)
 
-    def take(self) -> list[Job]:
-        """The jobs of the next call; none when nothing waits."""
-        while self._size:
-            jobs = [job for job in self._next() if job.start()]
-            if jobs:
+    def take(self, role: str) -> list[Job]:
+        """The jobs of the next call for a worker of this role; none when none waits."""
+        while taken := self._next(role):
+            self._size -= len(taken)
+            if jobs := [job for job in taken if job.start()]:
                 return jobs
         return []
 
@@ -52,12 +52,14 @@ class Backlog:
         self._size = 0
         yield from jobs
 
-    def _next(self) -> list[Job]:
-        if self._returned:
-            self._size -= 1
-            return [self._returned.popleft()]
-        queue = min(filter(None, self._waiting.values()), key=lambda queue: queue[0].order)
+    def _next(self, role: str) -> list[Job]:
+        for job in self._returned:
+            if job.card.role == role:
+                self._returned.remove(job)
+                return [job]
+        queues = [queue for queue in self._waiting.values() if queue and queue[0].card.role == role]
+        if not queues:
+            return []
+        queue = min(queues, key=lambda queue: queue[0].order)
         size = queue[0].card.batch_size if queue[0].kind == "verify" else 1
-        jobs = [queue.popleft() for _ in range(min(size, len(queue)))]
-        self._size -= len(jobs)
-        return jobs
+        return [queue.popleft() for _ in range(min(size, len(queue)))]

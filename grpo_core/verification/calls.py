@@ -14,6 +14,7 @@ from grpo_core.types import Json, Status, Verdict
 from grpo_core.verification.worker import EXIT_CONNECTION, EXIT_CRASH, EXIT_MEMORY
 
 Kind = Literal["verify", "check"]
+Placement = Literal["workers", "process", "trainer"]
 
 # What a signal may mean. GMP and C++ abort when the memory limit denies them an allocation; the
 # out-of-memory killer comes for the whole machine's memory, which is not the candidate's to answer
@@ -26,14 +27,29 @@ _HINTS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class VerifierCard:
-    """What the trainer knows of a verifier; the verifier itself lives in the workers only."""
+    """What the trainer knows of a verifier; the verifier itself lives in the workers only.
+
+    Attributes:
+        deadline: seconds for one call.
+        memory_mb: how much the address space of its process may grow.
+        reads: the large fields of a sample that it looks at.
+    """
 
     name: str
     version: str
     plugin: str
+    placement: Placement
     batch_size: int
+    deadline: float
+    memory_mb: int
+    reads: tuple[str, ...]
     candidate_bears_limits: bool
     checks_references: bool
+
+    @property
+    def role(self) -> str:
+        """Which workers can serve it: its own one, named after it, or the shared ones, ""."""
+        return "" if self.placement == "workers" else self.name
 
     def __str__(self) -> str:
         return f"verifier '{self.name}' of plugin '{self.plugin}'"

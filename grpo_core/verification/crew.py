@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import selectors
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from grpo_core.errors import VerifierError
 from grpo_core.verification import isolation
-from grpo_core.verification.calls import Call, Failure, died, timed_out
+from grpo_core.verification.calls import Call, Failure, VerifierCard, died, timed_out
 from grpo_core.verification.launch import Setup, ZygoteClient
 from grpo_core.verification.link import Answer, WorkerLink
 
@@ -42,6 +43,29 @@ class Employer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """How many workers have a role, and how much the address space of each may grow."""
+
+    workers: int
+    memory_mb: int
+
+
+def _posts(cards: Iterable[VerifierCard], num_workers: int) -> Mapping[str, Post]:
+    """The posts by role: `num_workers` shared ones, and one for each verifier that wants its own.
+
+    Shared workers may take as much memory as the neediest of their verifiers.
+    """
+    posts: dict[str, Post] = {}
+    for card in cards:
+        if card.placement == "process":
+            posts[card.role] = Post(1, card.memory_mb)
+        elif card.placement == "workers":
+            memory_mb = max(card.memory_mb, posts[""].memory_mb if "" in posts else 0)
+            posts[""] = Post(num_workers, memory_mb)
+    return posts
+
+
 class Crew:
     """A fixed number of workers. Not thread-safe: one thread uses it.
 
@@ -55,15 +79,12 @@ class Crew:
         self,
         setup: Setup,
         num_workers: int,
-        deadline: float,
         selector: selectors.BaseSelector,
         employer: Employer,
     ) -> None:
         """Start the zygote; raises as ZygoteClient does."""
         self.kills = self.restarts = self.zygote_restarts = 0
         self._setup = setup
-        self._num_workers = num_workers
-        self._deadline = deadline
         self._selector = selector
         self._employer = employer
         self._links: dict[int, WorkerLink] = {}
@@ -72,6 +93,7 @@ class Crew:
         self._restarted_at = float("-inf")
         self._zygote = self._start_zygote()
         self.cards = self._zygote.cards
+        self._posts = _posts(self.cards.values(), num_workers)
 
     @property
     def pids(self) -> list[int]:
@@ -81,8 +103,11 @@ class Crew:
 
     def hire(self) -> None:
         """Spawn workers until there are as many as there should be."""
-        while len(self._links) < self._num_workers and self._spawn():
-            pass
+        filled = Counter(link.role for link in self._links.values())
+        for role, post in self._posts.items():
+            for _ in range(post.workers - filled[role]):
+                if not self._spawn(role):
+                    return
 
     def at_work(self) -> Iterator[WorkerLink]:
         """The workers that can be given calls."""
@@ -103,9 +128,9 @@ class Crew:
     def enforce_deadlines(self) -> None:
         """Kill workers that are past their deadline, and a zygote that does not do as told."""
         for link in list(self._links.values()):
-            if not link.is_ending and link.seconds >= self._deadline:
+            if not link.is_ending and link.seconds >= link.deadline:
                 self.kills += 1
-                self._end(link, timed_out(self._deadline, link.seconds))
+                self._end(link, timed_out(link.deadline, link.seconds))
             if link.overdue is not None and time.monotonic() >= link.overdue:
                 link.overdue = None
                 self._zygote.kill()
@@ -122,7 +147,7 @@ class Crew:
 
     def _times(self, link: WorkerLink) -> Iterator[float]:
         if link.started is not None and not link.is_ending:
-            yield link.started + self._deadline
+            yield link.started + link.deadline
         if link.overdue is not None:
             yield link.overdue
 
@@ -131,16 +156,16 @@ class Crew:
         self._selector.register(zygote.control, selectors.EVENT_READ, self._on_reports)
         return zygote
 
-    def _spawn(self, first: Call | None = None) -> bool:
+    def _spawn(self, role: str, first: Call | None = None) -> bool:
         """Order a worker, and give it a first call; False when the zygote is gone."""
         number = next(self._numbers)
         try:
-            connection = self._zygote.spawn(number)
+            connection = self._zygote.spawn(number, role, self._posts[role].memory_mb)
         except OSError:
             self._zygote.kill()  # what follows from its end follows when we read of it
             self._employer.returned([first] if first else [])
             return False
-        link = WorkerLink(number, connection, time.monotonic() + _FORK_LIMIT)
+        link = WorkerLink(number, role, connection, time.monotonic() + _FORK_LIMIT)
         self._links[number] = link
         self._selector.register(connection, selectors.EVENT_READ, partial(self._on_worker, link))
         if first:
@@ -194,7 +219,8 @@ class Crew:
                     link.overdue = None
                     link.started = time.monotonic() if link.calls else None
             elif "ended" in report and (link := self._links.pop(report["ended"], None)):
-                self._bury(link, died(report["status"], report["forced"], self._setup.memory_mb))
+                memory_mb = self._posts[link.role].memory_mb
+                self._bury(link, died(report["status"], report["forced"], memory_mb))
         if is_gone:
             self._replace_zygote()
 
@@ -217,7 +243,7 @@ class Crew:
                 )
         self._employer.returned(link.calls)
         self.restarts += 1
-        self._spawn(follow_up)
+        self._spawn(link.role, follow_up)
 
     def _close(self, link: WorkerLink) -> None:
         if not link.is_ending:

@@ -59,9 +59,9 @@ class Dispatcher:
     `submit`, `close`, and the properties may be used from any thread; the rest runs in its own.
     """
 
-    def __init__(self, setup: Setup, num_workers: int, deadline: float) -> None:
+    def __init__(self, setup: Setup, num_workers: int) -> None:
         self._selector = selectors.DefaultSelector()
-        self._crew = Crew(setup, num_workers, deadline, self._selector, self)
+        self._crew = Crew(setup, num_workers, self._selector, self)
         self.cards = self._crew.cards
         self._num_workers = num_workers
         self._counts = {name: dict.fromkeys(Status, 0) for name in self.cards}
@@ -114,7 +114,8 @@ class Dispatcher:
 
     def answered(self, call: Call, answer: Answer) -> None:
         """Called by the crew: a worker answered."""
-        self._mean_seconds += 0.1 * (answer.seconds - self._mean_seconds)
+        if not call.card.role:
+            self._mean_seconds += 0.1 * (answer.seconds - self._mean_seconds)
         if answer.failure is not None:
             self.failed(call, answer.failure, was_first=False)
         elif call.kind == "check":
@@ -198,15 +199,16 @@ class Dispatcher:
         if self._mean_seconds < _SHORT:
             ahead = min(_MAX_AHEAD, 1 + len(self._backlog) // (2 * self._num_workers))
         for link in self._crew.at_work():
-            if len(link.calls) > ahead // 2:
+            depth = 1 if link.role else ahead
+            if len(link.calls) > depth // 2:
                 continue
-            calls = list(self._take(ahead - len(link.calls)))
+            calls = list(self._take(link.role, depth - len(link.calls)))
             if calls:
                 self._crew.send(link, calls)
 
-    def _take(self, count: int) -> Iterable[Call]:
+    def _take(self, role: str, count: int) -> Iterable[Call]:
         for _ in range(count):
-            jobs = self._backlog.take()
+            jobs = self._backlog.take(role)
             if not jobs:
                 return
             yield self._call(jobs)

@@ -31,10 +31,16 @@ _GRACE = 2.0  # seconds for the zygote to end by itself
 
 @dataclass(frozen=True, slots=True)
 class VerifierSpec:
-    """A verifier to run: its registered name and its options."""
+    """A verifier to run.
+
+    Attributes:
+        name: as registered.
+        deadline: seconds for one call, whatever the verifier itself asks for; None leaves it.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,13 @@ class Setup:
     """All that a zygote needs to know; the same one restarts it.
 
     Attributes:
+        deadline, memory_mb: for verifiers that ask for nothing else.
         directory: the working directory, which paths of plugin files may be relative to.
     """
 
     verifiers: tuple[VerifierSpec, ...]
     sources: PluginSources
+    deadline: float
     memory_mb: int
     start_deadline: float
     directory: str
@@ -68,7 +76,10 @@ class Setup:
                 {
                     "files": self.sources.files,
                     "use_entry_points": self.sources.use_entry_points,
-                    "verifiers": [[spec.name, dict(spec.options)] for spec in self.verifiers],
+                    "verifiers": [
+                        [spec.name, dict(spec.options), spec.deadline] for spec in self.verifiers
+                    ],
+                    "deadline": self.deadline,
                     "memory_mb": self.memory_mb,
                 }
             )
@@ -101,7 +112,10 @@ class ZygoteClient:
         try:
             self.control.sendall(message)
             ready = self._handshake(setup)
-            self.cards = {card["name"]: VerifierCard(**card) for card in ready}
+            self.cards = {
+                card["name"]: VerifierCard(**{**card, "reads": tuple(card["reads"])})
+                for card in ready
+            }
             self.control.setblocking(False)
             is_ready = True
         finally:
@@ -114,7 +128,7 @@ class ZygoteClient:
         """Its process id."""
         return self._process.pid
 
-    def spawn(self, worker: int) -> socket.socket:
+    def spawn(self, worker: int, role: str, memory_mb: int) -> socket.socket:
         """Order a worker; returns the connection to it, which can be used at once.
 
         Raises:
@@ -123,7 +137,8 @@ class ZygoteClient:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            frame = to_frame(json.dumps({"spawn": worker}))
+            order = {"spawn": worker, "role": role, "memory_mb": memory_mb}
+            frame = to_frame(json.dumps(order))
             try:
                 socket.send_fds(self.control, [frame], [theirs.fileno()])
             except OSError:

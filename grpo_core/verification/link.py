@@ -33,6 +33,7 @@ class WorkerLink:
     """A worker process, from the order to fork it to the report of its end.
 
     Attributes:
+        role: whose calls it serves; see `VerifierCard.role`.
         calls: given to it and not answered yet; it works on the first.
         answered: how many calls it has answered.
         pid: None until the zygote has reported it.
@@ -44,8 +45,9 @@ class WorkerLink:
         failure, blamed: set when we end it: what happened, and in which call.
     """
 
-    def __init__(self, number: int, connection: socket.socket, overdue: float) -> None:
+    def __init__(self, number: int, role: str, connection: socket.socket, overdue: float) -> None:
         self.number = number
+        self.role = role
         self.connection = connection
         self.calls: deque[Call] = deque()
         self.answered = 0
@@ -65,6 +67,11 @@ class WorkerLink:
     def seconds(self) -> float:
         """How long it has worked on the first call."""
         return 0.0 if self.started is None else time.monotonic() - self.started
+
+    @property
+    def deadline(self) -> float:
+        """Seconds it has for the first call."""
+        return self.calls[0].card.deadline if self.calls else math.inf
 
     def send(self, calls: list[Call]) -> None:
         """Give it calls."""

@@ -10,7 +10,8 @@ say so; the trainer, the other verdicts, and the other verifiers are not affecte
 
 The zygote is a fresh interpreter, so `__main__` needs no guard and threads of the trainer do not
 matter. Verifiers live through many calls; what they leave behind in their process (caches, changed
-globals) stays until it is replaced.
+globals) stays until it is replaced. A verifier may ask for a worker of its own (a model, an
+endpoint with a rate limit), or to run in the trainer itself; see `grpo_core.types.Verifier`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from types import TracebackType
 from typing import Self
 
 from grpo_core.errors import ConfigError, PluginError, unknown_name
-from grpo_core.plugin_manager import PluginSources
-from grpo_core.types import Json, Sample, Verdict
+from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.types import Json, Sample, Status, Verdict
 from grpo_core.verification import isolation, protocol
 from grpo_core.verification.calls import Failure, Job, VerifierCard
 from grpo_core.verification.dispatcher import Dispatcher, PoolStats
+from grpo_core.verification.in_trainer import InTrainer
 from grpo_core.verification.launch import Setup, VerifierSpec
 
 __all__ = ["PoolStats", "VerifierPool", "VerifierSpec"]
@@ -41,8 +43,10 @@ class VerifierPool:
         verifiers: what can be asked; each name once.
         sources: where plugins are found; the workers load them themselves.
         workers: number of worker processes.
-        deadline: seconds for one call, then the worker is killed.
-        memory_mb: how much a worker's address space may grow after the plugins are loaded.
+        deadline: seconds for one call, then the worker is killed; unless the verifier asks for
+            another.
+        memory_mb: how much a worker's address space may grow after the plugins are loaded; unless
+            a verifier asks for another.
         start_deadline: seconds for loading the plugins, their preload() included.
 
     Raises:
@@ -67,15 +71,17 @@ class VerifierPool:
                 f"verifiers must be named once each, and at least one, got {names}. "
                 "Remove the doubles from 'verifiers'."
             )
-        if workers < 1 or not deadline > 0 or memory_mb < 1:
+        own = [spec.deadline for spec in verifiers if spec.deadline is not None]
+        if workers < 1 or not min([deadline, *own]) > 0 or memory_mb < 1:
             raise ConfigError(
                 "verification.workers, .deadline, and .memory_mb must be positive, got "
-                f"{workers}, {deadline:g}, {memory_mb}."
+                f"{workers}, {min([deadline, *own]):g}, {memory_mb}."
             )
         directory = isolation.working_directory()
-        setup = Setup(tuple(verifiers), sources, memory_mb, start_deadline, directory)
-        self._dispatcher = Dispatcher(setup, workers, deadline)
+        setup = Setup(tuple(verifiers), sources, deadline, memory_mb, start_deadline, directory)
+        self._dispatcher = Dispatcher(setup, workers)
         self._owner = os.getpid()
+        self._in_trainer = self._start_threads(verifiers, sources)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +97,11 @@ class VerifierPool:
     @property
     def stats(self) -> PoolStats:
         """Counts, latencies, kills, and restarts so far."""
-        return self._dispatcher.stats
+        stats = self._dispatcher.stats
+        for name, thread in self._in_trainer.items():
+            stats.counts[name] = {status: thread.counts[status] for status in Status}
+            stats.seconds[name] = thread.seconds
+        return stats
 
     @property
     def pids(self) -> list[int]:
@@ -112,8 +122,10 @@ class VerifierPool:
             VerifierError: if the pool is closed or has broken down.
         """
         card = self._card(verifier_name)
+        if verifier_name in self._in_trainer:
+            return self._in_trainer[verifier_name].submit(sample)
         try:
-            item = protocol.encode_sample(sample)
+            item = protocol.encode_sample(sample, card.reads)
         except (TypeError, ValueError, RecursionError) as error:
             cause = f"was not asked: the sample is not plain JSON ({type(error).__name__}: {error})"
             future: Future[Verdict] = Future()
@@ -136,13 +148,30 @@ class VerifierPool:
         card = self._card(verifier_name)
         if not card.checks_references:
             return [None] * len(references)
+        if thread := self._in_trainer.get(verifier_name):
+            return [thread.check_reference(reference) for reference in references]
         futures = [self._check(card, reference) for reference in references]
         return [future.result() for future in futures]
 
     def close(self) -> None:
         """End all processes. What is pending resolves as `abstain`. May be called again."""
         if os.getpid() == self._owner:  # not in a fork of the trainer
+            for thread in self._in_trainer.values():
+                thread.close()
             self._dispatcher.close()
+
+    def _start_threads(
+        self, verifiers: Sequence[VerifierSpec], sources: PluginSources
+    ) -> dict[str, InTrainer]:
+        """The verifiers that run in this process, by name."""
+        cards = self._dispatcher.cards
+        here = [spec for spec in verifiers if cards[spec.name].placement == "trainer"]
+        if not here:
+            return {}
+        create = load_plugins(sources).verifiers.create
+        return {
+            spec.name: InTrainer(create(spec.name, spec.options), cards[spec.name]) for spec in here
+        }
 
     def _card(self, name: str) -> VerifierCard:
         cards = self._dispatcher.cards

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Collection
 from typing import Any
 
-from grpo_core.types import Json, Sample, Status, Verdict
+from grpo_core.types import Json, Sample, Status, StepScore, Verdict
 
 MAX_BATCH = 256  # samples in one call
 MAX_DETAILS = 1 << 16  # bytes of one verdict's details
 MAX_REASON = 2_000  # characters
-MAX_REPLY = MAX_BATCH * (MAX_DETAILS + 12 * MAX_REASON)  # bytes of one reply
+MAX_STEPS = 2_000  # of one completion
+MAX_REPLY = MAX_BATCH * (MAX_DETAILS + 12 * MAX_REASON + 40 * MAX_STEPS)  # bytes of one reply
 _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 16
 _MAX_CHUNKS = 64  # at once, so that who never stops sending does not keep others waiting
@@ -75,19 +77,23 @@ def receive_available(connection: socket.socket) -> tuple[bytes, bool]:
     return b"".join(pieces), False
 
 
-def encode_sample(sample: Sample) -> str:
-    """A sample as JSON.
+def encode_sample(sample: Sample, reads: Collection[str] = ()) -> str:
+    """A sample as JSON, with those of its large fields that its verifier reads.
 
     Raises:
         TypeError, ValueError, RecursionError: if reference or meta are not plain JSON values.
     """
-    return json.dumps([sample.prompt, sample.completion, sample.reference, dict(sample.meta)])
+    fields = [sample.prompt, sample.completion, sample.reference, dict(sample.meta)]
+    if reads:
+        messages = [dict(message) for message in sample.messages] if "messages" in reads else []
+        token_ids = list(sample.token_ids) if "token_ids" in reads else []
+        fields += [messages, token_ids]
+    return json.dumps(fields)
 
 
 def decode_sample(value: Any) -> Sample:
     """The inverse of `encode_sample`, after the JSON was read."""
-    prompt, completion, reference, meta = value
-    return Sample(prompt, completion, reference, meta)
+    return Sample(*value)
 
 
 def encode_verdict(verdict: Verdict) -> str:
@@ -97,10 +103,14 @@ def encode_verdict(verdict: Verdict) -> str:
         TypeError, ValueError, RecursionError: if it does not hold plain JSON values.
     """
     head = [str(Status(verdict.status)), verdict.score, str(verdict.reason)[:MAX_REASON]]
-    text = json.dumps([*head, dict(verdict.details)], allow_nan=False)
-    if len(text) > MAX_DETAILS:
-        text = json.dumps([*head, {"left_out": f"details of {len(text)} bytes"}], allow_nan=False)
-    return text
+    details = json.dumps(dict(verdict.details), allow_nan=False)
+    if len(details) > MAX_DETAILS:
+        details = json.dumps({"left_out": f"details of {len(details)} bytes"})
+    if len(verdict.steps) > MAX_STEPS:
+        raise ValueError(f"{len(verdict.steps)} steps, more than {MAX_STEPS}")
+    steps = [[int(step.end), float(step.score)] for step in verdict.steps]
+    parts = [*(json.dumps(part, allow_nan=False) for part in head), details, json.dumps(steps)]
+    return f"[{','.join(parts)}]"
 
 
 def decode_verdict(value: Json, verifier: str, version: str, seconds: float) -> Verdict:
@@ -109,9 +119,10 @@ def decode_verdict(value: Json, verifier: str, version: str, seconds: float) -> 
     Raises:
         ValueError: if `value` is not an encoded verdict.
     """
-    if not (isinstance(value, list) and len(value) == 4):
+    if not (isinstance(value, list) and len(value) == 5):
         raise ValueError(f"{value!r:.80} is not a verdict")
-    status, score, reason, details = value
-    if not (isinstance(reason, str) and isinstance(details, dict)):
+    status, score, reason, details, steps = value
+    if not (isinstance(reason, str) and isinstance(details, dict) and isinstance(steps, list)):
         raise ValueError(f"{value!r:.80} is not a verdict")
-    return Verdict(status, score, reason, details, seconds, verifier, version)
+    steps = tuple(StepScore(int(end), float(score)) for end, score in steps)
+    return Verdict(status, score, reason, details, seconds, verifier, version, steps)

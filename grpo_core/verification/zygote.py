@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from grpo_core.errors import GrpoError, PluginError
@@ -27,7 +28,8 @@ from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.registry import Registration
 from grpo_core.types import Json
 from grpo_core.verification import isolation
-from grpo_core.verification.protocol import MAX_BATCH, FrameReader, to_frame
+from grpo_core.verification.cards import make_card
+from grpo_core.verification.protocol import FrameReader, to_frame
 from grpo_core.verification.worker import EXIT_CRASH, run_worker
 
 _TICK = 1.0  # seconds between looks at whether the trainer is still there
@@ -61,33 +63,26 @@ def main(control_fd: int) -> None:
         _send(control, {"failed": ["PluginError", message]})
         raise
     _send(control, {"ready": cards})
-    Zygote(control, verifiers, setup["memory_mb"], trainer).serve()
+    Zygote(control, verifiers, trainer).serve()
 
 
 def _load(setup: Mapping[str, Any]) -> tuple[dict[str, Any], list[Json]]:
     """The verifiers by name, preloaded, and their cards."""
     plugins = load_plugins(PluginSources(tuple(setup["files"]), setup["use_entry_points"]))
     verifiers, cards = {}, []
-    for name, options in setup["verifiers"]:
+    for name, options, deadline in setup["verifiers"]:
         registration = plugins.verifiers[name]
-        verifier = _create(registration, options)
+        verifier = plugins.verifiers.create(name, options)
+        card = make_card(verifier, registration, deadline, setup["deadline"], setup["memory_mb"])
+        if card.placement != "trainer":
+            _preload(verifier, registration)
         verifiers[name] = verifier
-        cards.append(
-            {
-                "name": name,
-                "version": str(getattr(verifier, "version", "") or registration.version),
-                "plugin": registration.plugin.name,
-                "batch_size": min(int(getattr(verifier, "batch_size", 1)), MAX_BATCH),
-                "candidate_bears_limits": bool(getattr(verifier, "candidate_bears_limits", False)),
-                "checks_references": callable(getattr(verifier, "check_reference", None)),
-            }
-        )
+        cards.append(asdict(card))
     return verifiers, cards
 
 
-def _create(registration: Registration, options: Mapping[str, Any]) -> Any:
+def _preload(verifier: Any, registration: Registration) -> None:
     try:
-        verifier = registration.create(options)
         if callable(getattr(verifier, "preload", None)):
             verifier.preload()
     except GrpoError:
@@ -98,24 +93,14 @@ def _create(registration: Registration, options: Mapping[str, Any]) -> Any:
             f"verifier '{registration.name}' of plugin '{plugin.name}' ({plugin.origin}) failed in "
             f"preload(): {type(error).__name__}: {error}. Repair the plugin or its options."
         ) from error
-    if not callable(getattr(verifier, "verify", None)):
-        raise PluginError(
-            f"verifier '{registration.name}' of plugin '{registration.plugin.name}' has no method "
-            "'verify(samples)'. Register a class that has one, or decorate the function with "
-            "@grpo_core.verifier(...)."
-        )
-    return verifier
 
 
 class Zygote:
     """Forks, kills, and reaps workers as the trainer asks."""
 
-    def __init__(
-        self, control: socket.socket, verifiers: Mapping[str, Any], memory_mb: int, trainer: int
-    ) -> None:
+    def __init__(self, control: socket.socket, verifiers: Mapping[str, Any], trainer: int) -> None:
         self._control = control
         self._verifiers = verifiers
-        self._memory_mb = memory_mb
         self._trainer = trainer
         self._reader = FrameReader()
         self._connections: deque[int] = deque()  # received, not yet given to a worker
@@ -173,15 +158,16 @@ class Zygote:
         for frame in self._reader.feed(data):
             command = json.loads(frame)
             if "spawn" in command:
-                self._spawn(command["spawn"], self._connections.popleft())
+                self._spawn(command, self._connections.popleft())
             else:
                 for pid, worker in self._workers.items():
                     if worker == command["kill"]:
                         self._kill_at[pid] = time.monotonic() + command["grace"]
         return bool(data)
 
-    def _spawn(self, worker: int, connection_fd: int) -> None:
-        zygote = os.getpid()
+    def _spawn(self, command: Mapping[str, Any], connection_fd: int) -> None:
+        zygote, worker, role = os.getpid(), command["spawn"], command["role"]
+        verifiers = {role: self._verifiers[role]} if role else self._verifiers
         try:
             pid = os.fork()
         except OSError as error:
@@ -197,7 +183,7 @@ class Zygote:
                 for other in self._connections:
                     os.close(other)
                 connection = socket.socket(fileno=connection_fd)
-                run_worker(connection, self._verifiers, self._memory_mb, zygote)
+                run_worker(connection, verifiers, command["memory_mb"], zygote)
             finally:
                 os._exit(EXIT_CRASH)
         os.close(connection_fd)

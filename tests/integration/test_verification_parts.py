@@ -7,14 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_core.types import Sample, Status, Verdict
+from grpo_core.types import Sample, Status, StepScore, Verdict
 from grpo_core.verification import protocol
 from grpo_core.verification.backlog import Backlog
 from grpo_core.verification.calls import Job, VerifierCard, died
 from grpo_core.verification.protocol import FrameReader, to_frame
 
-ONE = VerifierCard("one", "1", "p", 1, False, False)
-FOUR = VerifierCard("four", "1", "p", 4, False, True)
+
+def card(name, batch_size, placement="workers"):
+    return VerifierCard(name, "1", "p", placement, batch_size, 5.0, 64, (), False, True)
+
+
+ONE, FOUR, MODEL = card("one", 1), card("four", 4), card("model", 3, "process")
 
 json_values = st.recursive(
     st.none()
@@ -51,10 +55,31 @@ def test_samples_travel_unchanged(prompt, completion, reference, meta):
     assert protocol.decode_sample(json.loads(protocol.encode_sample(sample))) == sample
 
 
-@given(st.sampled_from(Status), st.floats(0, 1), st.text(), st.dictionaries(st.text(), json_values))
-def test_verdicts_travel_unchanged(status, score, reason, details):
+def test_large_fields_travel_only_to_verifiers_that_read_them():
+    messages = [{"role": "system", "content": "short"}, {"role": "user", "content": "?"}]
+    sample = Sample("?", "4", "4", {}, messages, [3, 4])
+
+    def arrived(*reads):
+        return protocol.decode_sample(json.loads(protocol.encode_sample(sample, reads)))
+
+    assert arrived("messages", "token_ids") == sample
+    assert (arrived("messages").messages, arrived("messages").token_ids) == (messages, [])
+    assert (arrived("token_ids").messages, arrived("token_ids").token_ids) == ([], [3, 4])
+    assert (arrived().messages, arrived().token_ids) == ((), ())
+
+
+steps = st.dictionaries(st.integers(0, 10_000), st.floats(0, 1), max_size=5).map(
+    lambda scores: tuple(StepScore(end, scores[end]) for end in sorted(scores))
+)
+
+
+@given(
+    st.sampled_from(Status), st.floats(0, 1), st.text(), st.dictionaries(st.text(), json_values),
+    steps,
+)  # fmt: skip
+def test_verdicts_travel_unchanged(status, score, reason, details, steps):
     verdict = Verdict(
-        status, score if status.is_candidates else None, reason, details, 0.5, "v", "1"
+        status, score if status.is_candidates else None, reason, details, 0.5, "v", "1", steps
     )
     text = protocol.encode_verdict(verdict)
     assert protocol.decode_verdict(json.loads(text), "v", "1", 0.5) == verdict
@@ -62,20 +87,23 @@ def test_verdicts_travel_unchanged(status, score, reason, details):
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], ["correct"], ["correct", 2, "", {}], ["correct", None, "", {}],
-     ["timeout", 1, "", {}], ["fine", 1, "", {}], ["correct", 1, 3, {}], ["correct", 1, "", []],
-     ["correct", True, "", {}], ["correct", "1", "", {}], [["correct"], 1, "", {}]],
+    [None, [], ["correct"], ["correct", 1, "", {}],
+     *([*head, []] for head in (
+        ["correct", 2, "", {}], ["correct", None, "", {}], ["timeout", 1, "", {}],
+        ["fine", 1, "", {}], ["correct", 1, 3, {}], ["correct", 1, "", []],
+        ["correct", True, "", {}], ["correct", "1", "", {}], [["correct"], 1, "", {}])),
+     *(["correct", 1, "", {}, steps] for steps in (
+        None, [1], [[1]], [[2, 0.5], [1, 0.5]], [[1, 0.5], [1, 0.5]], [[-1, 0.5]], [[1, 1.5]]))],
 )  # fmt: skip
 def test_what_is_no_verdict_is_refused(value):
     with pytest.raises((ValueError, TypeError)):
         protocol.decode_verdict(value, "v", "1", 0.5)
 
 
-def take_all(backlog):
+def take_all(backlog, role=""):
     taken = []
-    while jobs := backlog.take():
+    while jobs := backlog.take(role):
         taken.append("".join(job.item for job in jobs))
-    assert len(backlog) == 0
     return taken
 
 
@@ -102,8 +130,20 @@ def test_what_was_put_back_comes_first_in_order_and_alone():
     backlog = Backlog()
     for job in jobs_of("abcdef", FOUR):
         backlog.add(job)
-    backlog.put_back(backlog.take())
+    backlog.put_back(backlog.take(""))
     assert take_all(backlog) == ["a", "b", "c", "d", "ef"]
+
+
+def test_a_verifier_with_a_worker_of_its_own_is_served_by_that_one_alone():
+    backlog = Backlog()
+    for job in (*jobs_of("ab", MODEL), *jobs_of("cde", FOUR), *jobs_of("fg", MODEL)):
+        backlog.add(job)
+    assert take_all(backlog) == ["cde"]
+    assert len(backlog) == 4
+    backlog.put_back(backlog.take("model"))
+    assert take_all(backlog) == []
+    assert take_all(backlog, "model") == ["a", "b", "f", "g"]
+    assert len(backlog) == 0
 
 
 def test_cancelled_jobs_are_skipped():
