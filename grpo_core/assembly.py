@@ -104,16 +104,21 @@ def evaluation_prompts(config: RunConfig, task: Task) -> Sequence[Prompt]:
 
 
 def chosen_verifiers(config: RunConfig, task: Task) -> Sequence[VerifierConfig]:
-    """The verifiers of the config, or the task's own.
+    """The verifiers of the config that give rewards, or the task's own; then those that watch.
 
     Raises:
         ConfigError: if one is named twice.
     """
-    verifiers = config.verifiers or (VerifierConfig(name=task.default_verifier),)
+    judges = [verifier for verifier in config.verifiers if not verifier.is_shadow]
+    shadows = [verifier for verifier in config.verifiers if verifier.is_shadow]
+    verifiers = [*(judges or [VerifierConfig(name=task.default_verifier)]), *shadows]
     names = [verifier.name for verifier in verifiers]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"verifiers: '{name}' is listed twice; give it one weight.")
+            raise ConfigError(
+                f"verifiers: '{name}' is listed twice; give it one weight, or one shadow_rate. "
+                "(Where only shadows are listed, the task's own verifier judges.)"
+            )
     return verifiers
 
 
@@ -153,7 +158,9 @@ def open_judge(
         memory_mb=settings.memory_mb,
     ) as pool:
         budget = ErrorBudget(settings.error_budget)
-        yield Judge(pool, verifiers, create_shapers(config, plugins), settings, budget)
+        judges = [verifier for verifier in verifiers if not verifier.is_shadow]
+        shadows = [verifier for verifier in verifiers if verifier.is_shadow]
+        yield Judge(pool, judges, create_shapers(config, plugins), settings, budget, shadows)
 
 
 def load_policy(config: RunConfig, *, merge_adapter: bool = False) -> LoadedModel:

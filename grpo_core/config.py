@@ -159,6 +159,18 @@ class VerifierConfig(Settings):
     deadline: PositiveFloat | None = Field(
         None, description="seconds for each call; None: its own, or verification.deadline"
     )
+    shadow_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="it only watches: asked about this share of training completions, never part "
+        "of a reward; how often it disagrees is in the metrics",
+    )
+
+    @property
+    def is_shadow(self) -> bool:
+        """True for a verifier that only watches."""
+        return self.shadow_rate is not None
 
 
 class ShaperConfig(Settings):

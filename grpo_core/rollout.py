@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ import torch
 from grpo_core.config import VerificationConfig, VerifierConfig
 from grpo_core.errors import PluginError, SamplingError
 from grpo_core.rewards import WeightedShaper, score_group
+from grpo_core.sampling.base import derive_seed
 from grpo_core.types import (
     Completion,
     Prompt,
@@ -39,6 +41,7 @@ class Judge:
         shapers: reward components beside the verdicts.
         settings: what becomes of verdicts that are not the candidate's doing.
         budget: stops the run when verifiers fail too often.
+        shadows: verifiers that only watch a share of the completions; see `VerifierConfig`.
     """
 
     pool: VerifierPool
@@ -46,6 +49,11 @@ class Judge:
     shapers: Sequence[WeightedShaper]
     settings: VerificationConfig
     budget: ErrorBudget
+    shadows: Sequence[VerifierConfig] = ()
+
+    def without_shadows(self) -> Judge:
+        """The same judge, unwatched."""
+        return replace(self, shadows=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +82,24 @@ def collect(
 ) -> Collection:
     """Sample `num_samples` completions for each prompt and judge them.
 
-    A completion is handed to its verifiers as soon as it is finished.
+    A completion is handed to its verifiers as soon as it is finished. The verdicts of shadows are
+    kept beside the others and do nothing: their failures do not count, either.
 
     Raises:
         ErrorBudgetExceeded: if verifiers failed on too large a share of recent completions.
         PluginError: if a shaper breaks its contract. SamplingError: if the sampler does.
     """
     started = time.perf_counter()
-    pending: list[dict[int, list[Future[Verdict]]]] = [{} for _ in prompts]
+    pending: list[dict[int, dict[str, Future[Verdict]]]] = [{} for _ in prompts]
     total = len(prompts) * num_samples
 
     def submit(at: int, completion: Completion) -> None:
-        prompt = prompts[at]
-        sample = Sample(
-            prompt.text,
-            completion.text,
-            prompt.reference,
-            prompt.meta,
-            prompt.messages,
-            completion.token_ids,
-        )
-        pending[at][completion.index] = [
-            judge.pool.submit(verifier.name, sample) for verifier in judge.verifiers
-        ]
+        sample = sample_of(prompts[at], completion)
+        watching = _watching(judge, prompts[at], completion, params.seed)
+        pending[at][completion.index] = {
+            verifier.name: judge.pool.submit(verifier.name, sample)
+            for verifier in [*judge.verifiers, *watching]
+        }
         if on_progress is not None:
             on_progress(sum(map(len, pending)), total)
 
@@ -106,15 +109,39 @@ def collect(
     groups = []
     for at, prompt in enumerate(prompts):
         verdicts = [
-            [future.result() for future in pending[at][completion.index]]
+            {name: future.result() for name, future in pending[at][completion.index].items()}
             for completion in completions[at]
         ]
         for completion, row in zip(completions[at], verdicts, strict=True):
-            for verdict in row:
-                judge.budget.observe(verdict, prompt, completion)
+            for verifier in judge.verifiers:
+                judge.budget.observe(row[verifier.name], prompt, completion)
         rollouts = _rollouts(prompt, completions[at], verdicts, judge, params.max_new_tokens)
         groups.append(RolloutGroup(prompt, tuple(sampler.encode(prompt)), rollouts, step))
     return Collection(groups, sampled - started, time.perf_counter() - sampled)
+
+
+def sample_of(prompt: Prompt, completion: Completion) -> Sample:
+    """What verifiers see of a completion."""
+    return Sample(
+        prompt.text,
+        completion.text,
+        prompt.reference,
+        prompt.meta,
+        prompt.messages,
+        completion.token_ids,
+    )
+
+
+def _watching(
+    judge: Judge, prompt: Prompt, completion: Completion, seed: int
+) -> list[VerifierConfig]:
+    """The shadows that look at this completion; the draw is the same in a run's repetition."""
+    watching = []
+    for shadow in judge.shadows:
+        drawn = random.Random(derive_seed(seed, "shadow", shadow.name, prompt.id, completion.index))
+        if drawn.random() < (shadow.shadow_rate or 0.0):
+            watching.append(shadow)
+    return watching
 
 
 def _check_complete(
@@ -136,22 +163,21 @@ def _check_complete(
 def _rollouts(
     prompt: Prompt,
     completions: Sequence[Completion],
-    verdicts: Sequence[Sequence[Verdict]],
+    verdicts: Sequence[Mapping[str, Verdict]],
     judge: Judge,
     max_new_tokens: int,
 ) -> tuple[Rollout, ...]:
     rewards = score_group(
         prompt,
         completions,
-        verdicts,
+        [[row[verifier.name] for verifier in judge.verifiers] for row in verdicts],
         judge.verifiers,
         judge.shapers,
         judge.settings,
         max_new_tokens,
     )
-    names = [verifier.name for verifier in judge.verifiers]
     return tuple(
-        Rollout(completion, dict(zip(names, row, strict=True)), reward.components, reward.total)
+        Rollout(completion, row, reward.components, reward.total)
         for completion, row, reward in zip(completions, verdicts, rewards, strict=True)
     )
 

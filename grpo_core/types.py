@@ -215,7 +215,7 @@ class Rollout:
 
     Attributes:
         verdicts: by verifier name, in the order of the config; the first is the judge, whose
-            binary verdict pass rates rest on.
+            binary verdict pass rates rest on. Shadows, which give no reward, come last.
         components: reward contributions by name, weights applied; they add up to `reward`.
         reward: the shaped reward, or None when the completion is invalid.
         advantage: what the policy gradient is weighted with; exactly 0 when invalid.

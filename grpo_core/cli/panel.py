@@ -75,9 +75,19 @@ def step_line(progress: Progress) -> str:
         f"{compact(last('seconds'))} s",
         f"left {duration(progress.seconds_left)}",
     ]
+    if shadows := shadow_rates(progress):
+        parts.append(f"shadows {shadows}")
     troubles = [status for status in Status if not status.is_candidates]
     parts += [f"{s} {count(n)}" for s in troubles if (n := last(f"status_{s}"))]
     return "  ".join(parts)
+
+
+def shadow_rates(progress: Progress) -> str:
+    """How often each verifier that only watches disagreed in the last step: "strict 3%"."""
+    last = progress.metrics[-1] if progress.metrics else {}
+    names = [key.split("/")[1] for key in last if key.endswith("/disagreement")]
+    rates = [f"{name} {percent(progress.last(f'shadow/{name}/disagreement'))}" for name in names]
+    return f"{', '.join(rates)} disagree" if rates else ""
 
 
 def evaluation_line(result: Mapping[str, Any]) -> str:
@@ -128,6 +138,8 @@ def _figures(progress: Progress) -> Table:
         f"{percent(last('truncated_share'))} truncated",
     )
     table.add_row(_name("verdicts"), _statuses(progress))
+    if shadows := shadow_rates(progress):
+        table.add_row(_name("shadows"), safe(shadows))
     speed = f"{compact(last('tokens_per_second'))} tokens/s"
     table.add_row(_name("speed"), f"{speed}, {duration(progress.seconds_left)} left")
     if progress.alarms:

@@ -54,7 +54,13 @@ def evaluate(
     )
     started = time.perf_counter()
     collection = collect(
-        prompts, sampler, judge, settings.num_samples, params, step=step, on_progress=on_progress
+        prompts,
+        sampler,
+        judge.without_shadows(),
+        settings.num_samples,
+        params,
+        step=step,
+        on_progress=on_progress,
     )
     result = {
         "step": step,

@@ -61,6 +61,11 @@ def metric_charts(metrics: Sequence[Line]) -> list[tuple[str, str, Markup]]:
         (f"Reward from {printable(key.partition('/')[2], 40)}", key, compact, free)
         for key in sorted(components)
     ]
+    shadows = {key for line in metrics for key in line if key.endswith("/disagreement")}
+    wanted += [
+        (f"{printable(key.split('/')[1], 40)} disagrees", key, axis_percent, share)
+        for key in sorted(shadows)
+    ]
     charts = []
     for title, key, form, y_range in wanted:
         points = _points(metrics, key)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from grpo_core.errors import CheckpointError
 from grpo_core.records.files import MOVE_AWAY, atomic_writer
-from grpo_core.types import Completion, Json, Prompt, Rollout, RolloutGroup, Verdict
+from grpo_core.types import Completion, Json, Prompt, Rollout, RolloutGroup, StepScore, Verdict
 
 SCHEMA = pa.schema(
     [
@@ -164,9 +164,14 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         row["finish_reason"],
         row["index"],
     )
-    verdicts = {name: Verdict(**verdict) for name, verdict in json.loads(row["verdicts"]).items()}
+    verdicts = {name: _verdict(fields) for name, fields in json.loads(row["verdicts"]).items()}
     components = json.loads(row["components"])
     return Rollout(completion, verdicts, components, row["reward"], row["advantage"])
+
+
+def _verdict(fields: Mapping[str, Any]) -> Verdict:
+    steps = tuple(StepScore(**step) for step in fields.get("steps", ()))
+    return Verdict(**{**fields, "steps": steps})
 
 
 def _json(value: Json) -> str:

@@ -71,6 +71,28 @@ def step_metrics(
     return metrics
 
 
+def shadow_metrics(groups: Sequence[RolloutGroup], names: Sequence[str]) -> dict[str, float]:
+    """How far verifiers that only watch disagree with the judge.
+
+    For each: `disagreement`, the share of completions that both judged whose binary verdicts
+    differ (NaN over none); `accepts`, those of them that it alone calls correct, as a share, too;
+    `asked`; and `failed`, where it gave no verdict of its own.
+    """
+    metrics: dict[str, float] = {}
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    for name in names:
+        asked = [rollout for rollout in rollouts if name in rollout.verdicts]
+        pairs = [(rollout.judgement, rollout.verdicts[name]) for rollout in asked]
+        both = [(j, s) for j, s in pairs if j.status.is_candidates and s.status.is_candidates]
+        metrics |= {
+            f"shadow/{name}/disagreement": _mean([j.is_correct != s.is_correct for j, s in both]),
+            f"shadow/{name}/accepts": _mean([s.is_correct > j.is_correct for j, s in both]),
+            f"shadow/{name}/asked": len(asked),
+            f"shadow/{name}/failed": sum(not shadow.status.is_candidates for _, shadow in pairs),
+        }
+    return metrics
+
+
 def _component_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Mean of each reward component, when there is more than one."""
     names = {name: None for rollout in rollouts for name in rollout.components}

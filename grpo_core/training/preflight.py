@@ -233,7 +233,7 @@ def rehearse(
     collection = collect(batch, sampler, judge, config.grpo.group_size, params, step=step)
     rollouts = [rollout for group in collection.groups for rollout in group.rollouts]
     for rollout in rollouts:
-        for verdict in rollout.verdicts.values():
+        for verdict in (rollout.verdicts[verifier.name] for verifier in judge.verifiers):
             if verdict.status in (Status.ERROR, Status.TIMEOUT):
                 raise VerifierError(
                     f"verifier '{verdict.verifier}' failed in rehearsal on the completion "

@@ -80,7 +80,7 @@ def test_a_sampler_that_loses_completions_is_refused(
         return future
 
     judge: Any = SimpleNamespace(
-        pool=SimpleNamespace(submit=submit), verifiers=[SimpleNamespace(name="v")]
+        pool=SimpleNamespace(submit=submit), verifiers=[SimpleNamespace(name="v")], shadows=[]
     )
     sampler: Any = Careless()
     with pytest.raises(SamplingError, match="completions of prompt 0"):
