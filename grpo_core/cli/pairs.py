@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,20 @@ from grpo_core.verification.pool import VerifierPool
 
 _WINDOW = 256  # pairs under way at once; bounds memory whatever the size of the file
 _FORM = '{"id": ..., "completion": "...", "reference": ...}'
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One line of the input.
+
+    Attributes:
+        id: whatever the line has as its id.
+        expected: whether it is right, where the line says so.
+    """
+
+    id: Json
+    sample: Sample
+    expected: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +66,14 @@ def check_pairs(source: Path) -> Iterator[Pairs]:
         yield Pairs(stream, total)
 
 
-def judge_pairs(pool: VerifierPool, name: str, pairs: Pairs) -> Iterator[tuple[Json, Verdict]]:
-    """(id, verdict) of each pair, in order, while later ones are being judged."""
-    waiting: deque[tuple[Json, Future[Verdict]]] = deque()
+def judge_pairs(
+    pool: VerifierPool, names: Sequence[str], pairs: Pairs
+) -> Iterator[tuple[Pair, list[Verdict]]]:
+    """Each pair with a verdict of each verifier, in order, while later ones are being judged."""
+    waiting: deque[tuple[Pair, list[Future[Verdict]]]] = deque()
     with _progress(pairs.total) as advance:
-        for identity, sample in _read(pairs.stream):
-            waiting.append((identity, pool.submit(name, sample)))
+        for pair in _read(pairs.stream):
+            waiting.append((pair, [pool.submit(name, pair.sample) for name in names]))
             if len(waiting) >= _WINDOW:
                 yield _take(waiting)
                 advance()
@@ -80,9 +96,9 @@ def output_stream(path: Path | None) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _take(waiting: deque[tuple[Json, Future[Verdict]]]) -> tuple[Json, Verdict]:
-    identity, future = waiting.popleft()
-    return identity, future.result()
+def _take(waiting: deque[tuple[Pair, list[Future[Verdict]]]]) -> tuple[Pair, list[Verdict]]:
+    pair, futures = waiting.popleft()
+    return pair, [future.result() for future in futures]
 
 
 @contextmanager
@@ -102,13 +118,13 @@ def _seekable(source: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _read(stream: IO[bytes]) -> Iterator[tuple[Json, Sample]]:
+def _read(stream: IO[bytes]) -> Iterator[Pair]:
     for number, line in enumerate(stream, 1):
         if line.strip():
             yield _parse(number, line)
 
 
-def _parse(number: int, line: bytes) -> tuple[Json, Sample]:
+def _parse(number: int, line: bytes) -> Pair:
     try:
         pair = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
@@ -124,7 +140,11 @@ def _parse(number: int, line: bytes) -> tuple[Json, Sample]:
             raise DataError(f"line {number}: '{key}' must be text, got {value!r:.80}.")
     if not isinstance(meta, dict):
         raise DataError(f"line {number}: 'meta' must be an object, got {meta!r:.80}.")
-    return pair["id"], Sample(prompt, pair["completion"], pair["reference"], meta)
+    expected = pair.get("expected")
+    if not isinstance(expected, bool | None):
+        raise DataError(f"line {number}: 'expected' must be true or false, got {expected!r:.80}.")
+    sample = Sample(prompt, pair["completion"], pair["reference"], meta)
+    return Pair(pair["id"], sample, expected)
 
 
 @contextmanager

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from grpo_core.cli.common import json_option, plugin_option, plugin_sources, safe
+from grpo_core.cli.compare_verifiers import compare_names, compare_verifiers
 from grpo_core.cli.pairs import check_pairs, judge_pairs, output_stream
 from grpo_core.cli.panel import STYLES
-from grpo_core.errors import ConfigError
+from grpo_core.cli.verifier_options import options_by_name, parse_options
 from grpo_core.plugin_manager import load_plugins
 from grpo_core.records.files import dump_json
 from grpo_core.records.formats import count
@@ -28,7 +27,8 @@ _REASON_LIMIT, _DETAIL_LIMIT = 2000, 2000
 
 
 @click.command()
-@click.option("--verifier", "name", required=True, help="Name of a registered verifier.")
+@click.option("--verifier", "name", help="Name of a registered verifier.")
+@click.option("--compare", metavar="A,B", help="Batch: several verifiers on the same completions.")
 @click.option("--completion", help="The completion to judge; '-' reads standard input.")
 @click.option("--reference", help="What it is compared with: text, or a JSON object.")
 @click.option("--prompt", default="", help="The problem, for verifiers that read it.")
@@ -46,7 +46,8 @@ _REASON_LIMIT, _DETAIL_LIMIT = 2000, 2000
 @plugin_option
 @json_option
 def verify(
-    name: str,
+    name: str | None,
+    compare: str | None,
     completion: str | None,
     reference: str | None,
     prompt: str,
@@ -65,11 +66,29 @@ def verify(
     One pair with --completion and --reference; or a batch with --input, whose lines are
     {"id", "completion", "reference"} and give one verdict a line, in the same order.
 
+    With --compare a batch is judged by several verifiers: prints how often each pair of verdicts
+    came, and every completion on which they disagree. Lines may hold "expected" (true or false),
+    with which each verifier is compared, too. --options is then {"math": {...}, ...}, and
+    --set-option math.KEY=VALUE.
+
     The exit code is 0 whatever the verdicts are.
     """
-    _check_mode(completion, reference, source, output)
+    _check_mode(name, compare, completion, reference, source, output)
     sources = plugin_sources(plugin_files)
-    load_plugins(sources).verifiers[name]  # an unknown name is refused before processes start
+    registry = load_plugins(sources).verifiers
+    names = compare_names(compare) if compare else [name or ""]
+    for known in names:
+        registry[known]  # an unknown name is refused before processes start
+    if compare:
+        by_name = options_by_name(options, pairs, names)
+        specs = [VerifierSpec(known, by_name[known], deadline) for known in names]
+        with (
+            check_pairs(source or Path("-")) as checked,
+            VerifierPool(specs, sources, workers=workers, memory_mb=memory_mb) as pool,
+        ):
+            compare_verifiers(pool, names, checked, output, as_json)
+        return
+    name = names[0]
     spec = VerifierSpec(name, parse_options(options, pairs), deadline)
 
     def open_pool(workers: int) -> VerifierPool:
@@ -86,29 +105,6 @@ def verify(
         click.echo(dump_json(verdict_fields(verdict)))
     else:
         Console().print(_verdict_table(verdict))
-
-
-def parse_options(text: str, pairs: tuple[str, ...]) -> Mapping[str, Any]:
-    """The verifier's options from --options, then --set-option over them.
-
-    Raises:
-        ConfigError: if either cannot be read.
-    """
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--options must be JSON, got '{text}': {error}.") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"--options must be a JSON object, got '{text}'.")
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"--set-option needs KEY=VALUE, got '{pair}'.")
-        try:
-            options[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[key.strip()] = value
-    return options
 
 
 def parse_reference(text: str) -> Json:
@@ -135,8 +131,17 @@ def verdict_fields(verdict: Verdict) -> dict[str, Json]:
 
 
 def _check_mode(
-    completion: str | None, reference: str | None, source: Path | None, output: Path | None
+    name: str | None,
+    compare: str | None,
+    completion: str | None,
+    reference: str | None,
+    source: Path | None,
+    output: Path | None,
 ) -> None:
+    if (name is None) == (compare is None):
+        raise click.UsageError("Give --verifier NAME, or --compare A,B.")
+    if compare is not None and source is None:
+        raise click.UsageError("--compare needs --input FILE.")
     single = completion is not None or reference is not None
     if single and source is not None:
         raise click.UsageError("--input does not go with --completion or --reference.")
@@ -154,8 +159,8 @@ def _verify_batch(
 ) -> None:
     counts: Counter[Status] = Counter()
     with check_pairs(source) as pairs, output_stream(output) as stream, open_pool() as pool:
-        for identity, verdict in judge_pairs(pool, name, pairs):
-            line = dump_json({"id": identity, **verdict_fields(verdict)})
+        for pair, (verdict,) in judge_pairs(pool, [name], pairs):
+            line = dump_json({"id": pair.id, **verdict_fields(verdict)})
             stream.write(line.encode("utf-8", "replace") + b"\n")
             counts[verdict.status] += 1
     parts = [f"{count(number)} {status}" for status in Status if (number := counts[status])]

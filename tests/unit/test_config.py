@@ -76,7 +76,7 @@ def other_value(field: Any) -> Any:
         return {"depth": 3}
     if typing.get_origin(field.annotation) is tuple or default == "all-linear":
         return ["one", "two"]
-    if float in options:  # or None
+    if any(option is float or typing.get_args(option)[:1] == (float,) for option in options):
         return 0.5
     match default:
         case bool():

@@ -1,0 +1,72 @@
+"""Options of verifiers on the command line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grpo_core.errors import ConfigError
+
+
+def parse_options(text: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """The verifier's options from --options, then --set-option over them.
+
+    Raises:
+        ConfigError: if either cannot be read.
+    """
+    options = _read_object(text)
+    for pair in pairs:
+        key, value = _read_pair(pair)
+        options[key] = value
+    return options
+
+
+def options_by_name(
+    text: str, pairs: Sequence[str], names: Sequence[str]
+) -> Mapping[str, Mapping[str, Any]]:
+    """Each verifier's options from {"name": {...}}, then NAME.KEY=VALUE over them.
+
+    Raises:
+        ConfigError: if either cannot be read, or is for a verifier that is not in `names`.
+    """
+    given = _read_object(text)
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name, options in given.items():
+        if name not in found or not isinstance(options, dict):
+            raise ConfigError(
+                f"--options must be a JSON object of objects by verifier ({', '.join(names)}), "
+                f"got '{text}'."
+            )
+        found[name] |= options
+    for pair in pairs:
+        path, value = _read_pair(pair)
+        name, _, key = path.partition(".")
+        if name not in found or not key:
+            raise ConfigError(
+                f"--set-option needs NAME.KEY=VALUE with a name out of {', '.join(names)}, "
+                f"got '{pair}'."
+            )
+        found[name][key] = value
+    return found
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--options must be JSON, got '{text}': {error}.") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"--options must be a JSON object, got '{text}'.")
+    return options
+
+
+def _read_pair(pair: str) -> tuple[str, Any]:
+    key, separator, value = pair.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set-option needs KEY=VALUE, got '{pair}'.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
