@@ -13,10 +13,11 @@ from grpo_core.errors import ConfigError, DataError, GrpoError, PluginError, unk
 from grpo_core.models.find import find_model, model_chain
 from grpo_core.models.load import compute_dtype, load_model, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
+from grpo_core.protocols import Sampler, Task
 from grpo_core.rewards import WeightedShaper
 from grpo_core.rollout import Judge
 from grpo_core.sampling.base import SamplerContext
-from grpo_core.types import Prompt, Sampler, Task
+from grpo_core.types import Prompt
 from grpo_core.verification.budget import ErrorBudget
 from grpo_core.verification.pool import VerifierPool, VerifierSpec
 
@@ -55,7 +56,7 @@ def create_task(config: RunConfig, plugins: Plugins) -> Task:
         raise PluginError(
             f"task '{registration.name}' of plugin '{registration.plugin.name}' "
             f"({registration.plugin.origin}) has no {', '.join(missing)}. "
-            "See grpo_core.types.Task for what a task needs."
+            "See grpo_core.protocols.Task for what a task needs."
         )
     return task
 

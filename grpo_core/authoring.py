@@ -10,7 +10,7 @@ checked before anything runs, and are shown by `grpo plugins describe`. Bounds a
 go into the type: `depth: Annotated[int, pydantic.Field(ge=1, description="...")] = 3`.
 
 A plugin that keeps state or wants whole batches is a class with a `verify` (or `shape`) method
-instead; see `grpo_core.types`.
+instead; see `grpo_core.protocols`.
 """
 
 from __future__ import annotations

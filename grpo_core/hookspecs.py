@@ -49,7 +49,7 @@ def grpo_register_samplers(register: Callable[[str, Any], None]) -> None:
 
     Args:
         register: target is called as `target(context)` with a
-            `grpo_core.sampling.base.SamplerContext` and returns a `grpo_core.types.Sampler`. If
+            `grpo_core.sampling.base.SamplerContext` and returns a `grpo_core.protocols.Sampler`. If
             it has an attribute `check_installed`, that is called before a run starts.
     """
 

@@ -17,14 +17,8 @@ from typing import NamedTuple
 
 from grpo_core.config import VerificationConfig, VerifierConfig
 from grpo_core.errors import ConfigError, PluginError, ShapeError
-from grpo_core.types import (
-    Completion,
-    Prompt,
-    RewardShaper,
-    ScoredCompletion,
-    Status,
-    Verdict,
-)
+from grpo_core.protocols import RewardShaper
+from grpo_core.types import Completion, Prompt, ScoredCompletion, Status, Verdict
 
 # A shaper may overstep its range by rounding, relative to the larger bound.
 _RANGE_TOLERANCE = 1e-9

@@ -12,18 +12,10 @@ import torch
 
 from grpo_core.config import VerificationConfig, VerifierConfig
 from grpo_core.errors import PluginError, SamplingError
+from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.rewards import WeightedShaper, score_group
 from grpo_core.sampling.base import derive_seed
-from grpo_core.types import (
-    Completion,
-    Prompt,
-    Rollout,
-    RolloutGroup,
-    Sample,
-    Sampler,
-    SamplingParams,
-    Verdict,
-)
+from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, Sample, Verdict
 from grpo_core.verification.budget import ErrorBudget
 from grpo_core.verification.pool import VerifierPool
 

@@ -28,6 +28,7 @@ from grpo_core.advantage import group_advantages
 from grpo_core.config import RunConfig
 from grpo_core.errors import GrpoError, SamplingError
 from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.protocols import SamplingParams
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
@@ -41,7 +42,7 @@ from grpo_core.training.shard import local
 from grpo_core.training.snapshot import Snapshot, take_snapshot
 from grpo_core.training.update import update
 from grpo_core.training.world import World, open_world
-from grpo_core.types import Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.types import Prompt, Rollout, RolloutGroup, Verdict
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from grpo_core.config import SamplingConfig
 from grpo_core.errors import SamplingError
+from grpo_core.protocols import SamplingParams
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.vllm.messages import Drawn, Order, model_facts
 from grpo_core.sampling.vllm.server import create_app, create_server, listen
-from grpo_core.types import Prompt, SamplingParams
+from grpo_core.types import Prompt
 from tiny_model import tiny_model, tiny_tokenizer
 
 TOKEN = "a-token-for-tests-only"

@@ -19,10 +19,11 @@ from grpo_core.config import RunConfig
 from grpo_core.evaluation.pass_rates import pass_rates
 from grpo_core.models.load import cast_model
 from grpo_core.plugin_manager import Plugins, PluginSources
+from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.rollout import Judge, OnProgress, collect
 from grpo_core.sampling.agreement import check_agreement
 from grpo_core.sampling.base import derive_seed
-from grpo_core.types import Prompt, RolloutGroup, Sampler, SamplingParams
+from grpo_core.types import Prompt, RolloutGroup
 
 
 def evaluate(

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from grpo_core.config import SamplingConfig
 from grpo_core.errors import SamplingError
-from grpo_core.types import ProbedSampler, Prompt, Sampler
+from grpo_core.protocols import ProbedSampler, Sampler
+from grpo_core.types import Prompt
 
 _PROMPTS = 4
 _TOKENS = 64  # of each prompt, the last ones

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from grpo_core.errors import ConfigError
 from grpo_core.models.load import eos_token_ids
+from grpo_core.protocols import OnCompletion, SamplingParams
 from grpo_core.sampling.base import (
     SamplerContext,
     check_finite,
@@ -30,7 +31,7 @@ from grpo_core.sampling.base import (
     uniforms,
 )
 from grpo_core.sampling.distribution import draw
-from grpo_core.types import Completion, FinishReason, OnCompletion, Prompt, SamplingParams
+from grpo_core.types import Completion, FinishReason, Prompt
 
 _COMPACT_BELOW = 0.75  # share of unfinished rows at which gathering the cache pays for itself
 
@@ -53,7 +54,7 @@ def create_sampler(context: SamplerContext) -> HfSampler:
 
 
 class HfSampler:
-    """Samples from a transformers causal language model; see `grpo_core.types.Sampler`."""
+    """Samples from a transformers causal language model; see `grpo_core.protocols.Sampler`."""
 
     def __init__(self, context: SamplerContext) -> None:
         _check_cache(context.model)
@@ -81,7 +82,7 @@ class HfSampler:
         params: SamplingParams,
         on_completion: OnCompletion | None = None,
     ) -> list[list[Completion]]:
-        """Draw `num_samples` completions for each prompt; see `grpo_core.types.Sampler`."""
+        """Draw `num_samples` completions for each prompt; see `grpo_core.protocols.Sampler`."""
         encoded = [self.encode(prompt) for prompt in prompts]
         length = params.max_new_tokens
         first = first_draws(prompts, num_samples)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from grpo_core.protocols import OnCompletion, SamplingParams
 from grpo_core.sampling.base import encode_prompt
-from grpo_core.types import Completion, OnCompletion, Prompt, SamplingParams
+from grpo_core.types import Completion, Prompt
 
 
 class ScriptedSampler:
-    """Completions come from `script(prompt, index) -> text`; see `grpo_core.types.Sampler`.
+    """Completions come from `script(prompt, index) -> text`; see `grpo_core.protocols.Sampler`.
 
     Args:
         script: the text of completion number `index` for a prompt.
@@ -39,7 +40,7 @@ class ScriptedSampler:
         params: SamplingParams,
         on_completion: OnCompletion | None = None,
     ) -> list[list[Completion]]:
-        """The scripted completions; see `grpo_core.types.Sampler`."""
+        """The scripted completions; see `grpo_core.protocols.Sampler`."""
         groups = []
         for at, prompt in enumerate(prompts):
             group = [self._completion(prompt, index, params) for index in range(num_samples)]

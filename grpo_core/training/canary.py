@@ -23,12 +23,13 @@ from torch import Tensor
 
 from grpo_core.errors import SamplingError
 from grpo_core.logprobs import Distribution
+from grpo_core.protocols import ProbedSampler, Sampler
 from grpo_core.sampling.agreement import describe_gap, gap_limit, probe_sequences
 from grpo_core.training.learner import Learner
 from grpo_core.training.packing import TrainingCompletion, pack
 from grpo_core.training.policy import completion_logprobs, trainer_mode
 from grpo_core.training.process_samplers import whole_policy
-from grpo_core.types import ProbedSampler, Prompt, Sampler
+from grpo_core.types import Prompt
 
 _LEAST_ARRIVED = 0.5
 _LEAST_MOVED = 1e-3  # nats; less may vanish in the rounding of one and not of the other

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from grpo_core.config import RunConfig
 from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.records.rollouts import rollouts_from_bytes
 from grpo_core.training.kl_price import completion_kls
 from grpo_core.training.learner import Learner
@@ -24,7 +25,7 @@ from grpo_core.training.shard import unsharded
 from grpo_core.training.snapshot import take_snapshot
 from grpo_core.training.update import update
 from grpo_core.training.world import Order, ProcessLost, World, is_stop
-from grpo_core.types import Json, Prompt, Sampler, SamplingParams
+from grpo_core.types import Json, Prompt
 from grpo_core.validation import build
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import SamplingError
+from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.rollout import (
     AdvantageEstimator,
     Collection,
@@ -27,7 +28,7 @@ from grpo_core.training.learner import Learner
 from grpo_core.training.metrics import StepTimes, shadow_metrics, step_metrics
 from grpo_core.training.selection import PromptSource, collect_groups
 from grpo_core.training.update import update
-from grpo_core.types import Json, Prompt, RolloutGroup, Sampler, SamplingParams
+from grpo_core.types import Json, Prompt, RolloutGroup
 
 
 @dataclass(frozen=True, slots=True)

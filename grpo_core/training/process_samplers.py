@@ -19,17 +19,11 @@ from grpo_core.config import RunConfig
 from grpo_core.errors import ConfigError
 from grpo_core.models.load import choose_device
 from grpo_core.plugin_manager import Plugins
+from grpo_core.protocols import OnCompletion, ProbedSampler, Sampler, SamplingParams
 from grpo_core.training.learner import Learner
 from grpo_core.training.shard import unsharded
 from grpo_core.training.world import World
-from grpo_core.types import (
-    Completion,
-    OnCompletion,
-    ProbedSampler,
-    Prompt,
-    Sampler,
-    SamplingParams,
-)
+from grpo_core.types import Completion, Prompt
 
 EMBEDDED = "hf"
 _COLOCATED = "vllm"
@@ -89,7 +83,7 @@ def whole_policy(learner: Learner) -> Iterator[PreTrainedModel]:
 
 
 class SpreadSampler:
-    """Every process samples for its share of the prompts; see `grpo_core.types.Sampler`.
+    """Every process samples for its share of the prompts; see `grpo_core.protocols.Sampler`.
 
     A prompt's completions are all drawn in one process, also when it comes twice, so that they are
     those that a single process would draw, up to rounding.
@@ -117,7 +111,7 @@ class SpreadSampler:
         params: SamplingParams,
         on_completion: OnCompletion | None = None,
     ) -> list[list[Completion]]:
-        """Draw `num_samples` completions for each prompt; see `grpo_core.types.Sampler`.
+        """Draw `num_samples` completions for each prompt; see `grpo_core.protocols.Sampler`.
 
         Those of the leader's share are handed to `on_completion` as soon as they are finished, the
         others when all are.
@@ -145,7 +139,7 @@ class SpreadSampler:
 
 
 class LeaderSampler:
-    """An engine of the leader's alone; see `grpo_core.types.Sampler`."""
+    """An engine of the leader's alone; see `grpo_core.protocols.Sampler`."""
 
     def __init__(self, engine: Any, learner: Learner) -> None:
         self._engine = engine
@@ -172,7 +166,7 @@ class LeaderSampler:
         params: SamplingParams,
         on_completion: OnCompletion | None = None,
     ) -> Sequence[Sequence[Completion]]:
-        """Draw `num_samples` completions for each prompt; see `grpo_core.types.Sampler`."""
+        """Draw `num_samples` completions for each prompt; see `grpo_core.protocols.Sampler`."""
         with whole_policy(self._learner):  # an engine may fetch weights that it had dropped
             drawn: Sequence[Sequence[Completion]] = self._engine.sample(
                 prompts, num_samples, params, on_completion
@@ -181,10 +175,10 @@ class LeaderSampler:
 
 
 class ProbedLeaderSampler(LeaderSampler):
-    """One that has weights of its own; see `grpo_core.types.ProbedSampler`."""
+    """One that has weights of its own; see `grpo_core.protocols.ProbedSampler`."""
 
     def probe_logprobs(self, sequences: Sequence[Sequence[int]]) -> Sequence[Sequence[float]]:
-        """Log-probability of every token but the first; see `grpo_core.types.ProbedSampler`."""
+        """Log-probability of every token but the first; see `grpo_core.protocols.ProbedSampler`."""
         with whole_policy(self._learner):
             found: Sequence[Sequence[float]] = self._engine.probe_logprobs(sequences)
             return found

@@ -20,6 +20,7 @@ from grpo_core.config import RunConfig, resolved
 from grpo_core.errors import CheckpointError
 from grpo_core.models.find import find_model, model_chain
 from grpo_core.plugin_manager import Plugins, PluginSources
+from grpo_core.protocols import Task
 from grpo_core.records.manifest import build_manifest
 from grpo_core.records.report import write_report
 from grpo_core.records.run_directory import RunDirectory
@@ -39,7 +40,6 @@ from grpo_core.training.selection import create_prompt_source
 from grpo_core.training.session import Session
 from grpo_core.training.summary import summarise
 from grpo_core.training.world import ProcessLost, World
-from grpo_core.types import Task
 
 
 def train(

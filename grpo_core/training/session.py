@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from grpo_core.assembly import LoadedModel
 from grpo_core.config import RunConfig
 from grpo_core.plugin_manager import Plugins
+from grpo_core.protocols import Sampler
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.rollout import Judge
 from grpo_core.training.checkpoint import TrainerState, prune_checkpoints, save_checkpoint
 from grpo_core.training.interruption import Interruption
 from grpo_core.training.learner import Learner
 from grpo_core.training.selection import PromptSource
-from grpo_core.types import Prompt, Sampler
+from grpo_core.types import Prompt
 
 
 @dataclass(slots=True)

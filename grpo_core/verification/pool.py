@@ -11,7 +11,7 @@ say so; the trainer, the other verdicts, and the other verifiers are not affecte
 The zygote is a fresh interpreter, so `__main__` needs no guard and threads of the trainer do not
 matter. Verifiers live through many calls; what they leave behind in their process (caches, changed
 globals) stays until it is replaced. A verifier may ask for a worker of its own (a model, an
-endpoint with a rate limit), or to run in the trainer itself; see `grpo_core.types.Verifier`.
+endpoint with a rate limit), or to run in the trainer itself; see `grpo_core.protocols.Verifier`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from grpo_core.cli.main import cli
-from grpo_core.cli.verifier_options import options_by_name, parse_options
+from grpo_core.cli.verifier_options import parse_options
 from grpo_core.cli.verify import parse_reference
 from grpo_core.errors import ConfigError
 

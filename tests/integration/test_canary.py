@@ -18,6 +18,7 @@ from grpo_core.errors import SamplingError
 from grpo_core.hookspecs import hookimpl
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.protocols import ProbedSampler
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler
@@ -27,7 +28,7 @@ from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.run import train
-from grpo_core.types import ProbedSampler, Prompt
+from grpo_core.types import Prompt
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 

@@ -20,6 +20,7 @@ from grpo_core.hookspecs import hookimpl
 from grpo_core.kl import k1, k2, k3
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.protocols import SamplingParams
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
@@ -39,7 +40,7 @@ from grpo_core.training.update import (
     batch_counts,
     update,
 )
-from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, Verdict
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 

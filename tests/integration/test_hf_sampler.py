@@ -7,9 +7,10 @@ import torch
 
 from grpo_core.config import SamplingConfig
 from grpo_core.errors import ConfigError, SamplingError
+from grpo_core.protocols import SamplingParams
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler, create_sampler
-from grpo_core.types import Completion, Prompt, SamplingParams
+from grpo_core.types import Completion, Prompt
 from tiny_model import tiny_model, tiny_tokenizer
 
 PROMPTS = [

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from grpo_core import Sample, hookimpl
 from grpo_core.config import RunConfig, resolved
 from grpo_core.plugin_manager import Plugins, PluginSources, load_plugins
+from grpo_core.protocols import SamplingParams
 from grpo_core.testing import check_shaper, check_task, check_verifier, make_scored
-from grpo_core.types import Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.types import Rollout, RolloutGroup, Verdict
 
 DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
 

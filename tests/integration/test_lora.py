@@ -15,6 +15,7 @@ from grpo_core.config import LoraConfig, RunConfig, SamplingConfig
 from grpo_core.errors import ConfigError
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.models.adapters import adapters_off, add_lora
+from grpo_core.protocols import SamplingParams
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
@@ -25,7 +26,7 @@ from grpo_core.training.precision import MasterWeights
 from grpo_core.training.recompute import recompute_activations
 from grpo_core.training.reference import Reference
 from grpo_core.training.update import update
-from grpo_core.types import Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.types import Prompt, Rollout, RolloutGroup, Verdict
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 

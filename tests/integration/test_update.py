@@ -17,6 +17,7 @@ from grpo_core.config import RunConfig, SamplingConfig
 from grpo_core.errors import ConfigError, TrainingError
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.losses.output import LossOutput
+from grpo_core.protocols import SamplingParams
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
@@ -27,7 +28,7 @@ from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.recompute import recompute_activations
 from grpo_core.training.update import update
-from grpo_core.types import Prompt, Rollout, RolloutGroup, SamplingParams, Verdict
+from grpo_core.types import Prompt, Rollout, RolloutGroup, Verdict
 from grpo_core.validation import build
 from tiny_model import tiny_model, tiny_tokenizer
 

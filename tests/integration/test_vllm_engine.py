@@ -19,6 +19,7 @@ from grpo_core.config import LoraConfig, RunConfig, SamplingConfig
 from grpo_core.errors import SamplingError
 from grpo_core.losses.grpo import grpo_loss
 from grpo_core.models.adapters import add_lora, merged_weights
+from grpo_core.protocols import SamplingParams
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler
 from grpo_core.sampling.vllm import weights
@@ -28,7 +29,7 @@ from grpo_core.training.learner import Learner
 from grpo_core.training.optimizer import create_optimizer
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
-from grpo_core.types import Completion, Prompt, SamplingParams
+from grpo_core.types import Completion, Prompt
 from grpo_core.validation import build
 from tiny_model import save_tiny_model, tiny_model, tiny_tokenizer
 

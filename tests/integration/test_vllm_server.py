@@ -20,12 +20,13 @@ from grpo_core.errors import ConfigError, SamplingError
 from grpo_core.evaluation.run import evaluate_model
 from grpo_core.models.adapters import add_lora
 from grpo_core.plugin_manager import PluginSources, load_plugins
+from grpo_core.protocols import ProbedSampler, Sampler, SamplingParams
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.sampling.vllm.frames import from_frames, to_frames
 from grpo_core.sampling.vllm.remote import ServerSampler
 from grpo_core.sampling.vllm.token import TOKEN_VARIABLE
 from grpo_core.training.run import train
-from grpo_core.types import Completion, ProbedSampler, Prompt, Sampler, SamplingParams
+from grpo_core.types import Completion, Prompt
 from grpo_core.validation import build
 from served_engine import PARAMS, PROMPTS, TOKEN, Served, context, served
 from tiny_model import save_tiny_model, tiny_tokenizer

@@ -12,15 +12,9 @@ import torch
 
 from grpo_core.advantage import group_advantages
 from grpo_core.errors import PluginError, SamplingError
+from grpo_core.protocols import SamplingParams
 from grpo_core.rollout import collect, with_advantages
-from grpo_core.types import (
-    Completion,
-    Prompt,
-    Rollout,
-    RolloutGroup,
-    SamplingParams,
-    Verdict,
-)
+from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, Verdict
 
 PROMPT = Prompt("p", [{"role": "user", "content": "?"}], None)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from grpo_core.protocols import SamplingParams
 from grpo_core.sampling.scripted import ScriptedSampler
-from grpo_core.types import Prompt, SamplingParams
+from grpo_core.types import Prompt
 from tiny_model import tiny_tokenizer
 
 PROMPT = Prompt("p", [{"role": "user", "content": "?"}], None)

@@ -20,7 +20,7 @@ from grpo_core.sampling.vllm.start import start_vllm
 
 
 class VllmSampler(EngineSampler):
-    """Samples with vLLM; see `grpo_core.types.Sampler` and `grpo_core.types.ProbedSampler`."""
+    """Samples with vLLM; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
 
     @staticmethod
     def check_installed() -> None:

@@ -36,7 +36,7 @@ class Draws(Message):
 
 
 class Order(Message):
-    """A batch of completions to draw; see `grpo_core.types.SamplingParams`.
+    """A batch of completions to draw; see `grpo_core.protocols.SamplingParams`.
 
     `eos` is the set of tokens that end a completion: what the trainer knows of, and nothing the
     engine may have read elsewhere.

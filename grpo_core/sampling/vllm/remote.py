@@ -40,7 +40,7 @@ Expected = TypeVar("Expected", bound=Message)
 
 
 class ServerSampler(EngineSampler):
-    """Samples on a server; see `grpo_core.types.Sampler` and `grpo_core.types.ProbedSampler`."""
+    """Samples on a server; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
 
     @staticmethod
     def check_settings(settings: SamplingConfig) -> None:

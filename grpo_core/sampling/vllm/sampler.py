@@ -11,6 +11,7 @@ from contextlib import closing
 
 from grpo_core.errors import SamplingError
 from grpo_core.models.load import eos_token_ids
+from grpo_core.protocols import OnCompletion, SamplingParams
 from grpo_core.sampling.base import (
     SamplerContext,
     check_finite,
@@ -21,12 +22,12 @@ from grpo_core.sampling.base import (
 )
 from grpo_core.sampling.vllm.messages import Drawn, Draws, Engine, Order
 from grpo_core.sampling.vllm.weights import checkpoint_weights
-from grpo_core.types import Completion, FinishReason, OnCompletion, Prompt, SamplingParams
+from grpo_core.types import Completion, FinishReason, Prompt
 from grpo_core.validation import build
 
 
 class EngineSampler:
-    """Samples with an engine; see `grpo_core.types.Sampler` and `grpo_core.types.ProbedSampler`."""
+    """Samples with an engine; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
 
     def __init__(self, context: SamplerContext, engine: Engine) -> None:
         self._policy = context.model
@@ -60,7 +61,7 @@ class EngineSampler:
         params: SamplingParams,
         on_completion: OnCompletion | None = None,
     ) -> list[list[Completion]]:
-        """Draw `num_samples` completions for each prompt; see `grpo_core.types.Sampler`.
+        """Draw `num_samples` completions for each prompt; see `grpo_core.protocols.Sampler`.
 
         Raises:
             ConfigError: if the engine knows no such draws. SamplingError: if it fails.
@@ -80,7 +81,7 @@ class EngineSampler:
         return [sorted(group, key=lambda completion: completion.index) for group in groups]
 
     def probe_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of every token but the first; see `grpo_core.types.ProbedSampler`."""
+        """Log-probability of every token but the first; see `grpo_core.protocols.ProbedSampler`."""
         self._wake()
         return self._engine.score(sequences)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from grpo_core.config import RunConfig
 from grpo_core.errors import GrpoError
 from grpo_core.plugin_manager import Plugins, PluginSources
-from grpo_core.types import Json, Prompt, Sampler, Task
+from grpo_core.protocols import Sampler, Task
+from grpo_core.types import Json, Prompt
 
 if TYPE_CHECKING:
     from pathlib import Path

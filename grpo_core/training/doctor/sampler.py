@@ -10,12 +10,12 @@ from torch import Tensor
 
 from grpo_core.assembly import create_sampler
 from grpo_core.errors import SamplingError
+from grpo_core.protocols import ProbedSampler, Sampler
 from grpo_core.training.canary import Canary, create_canary, trainer_logprobs
 from grpo_core.training.doctor.finding import Bench, Check, Finding, ok, problem, skipped
 from grpo_core.training.loop import sampling_params
 from grpo_core.training.packing import TrainingCompletion, pack
 from grpo_core.training.policy import completion_logprobs, trainer_mode
-from grpo_core.types import ProbedSampler, Sampler
 
 _PROMPTS, _SAMPLES, _TOKENS = 4, 4, 48
 _MOVED = 0.5  # nats on average; so much is missed by no rule of the canary
@@ -97,7 +97,7 @@ def check_hand_over(bench: Bench) -> Iterator[Finding]:
         yield skipped(
             name,
             f"engine '{bench.config.sampling.engine}' samples from the trainer's own weights, or "
-            "does not let itself be probed (grpo_core.types.ProbedSampler)",
+            "does not let itself be probed (grpo_core.protocols.ProbedSampler)",
         )
         return
     canary = create_canary(bench.learner, sampler, bench.train)
