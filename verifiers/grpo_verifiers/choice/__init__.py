@@ -1,0 +1,5 @@
+"""The `choice` verifier: multiple choice."""
+
+from grpo_verifiers.choice.verifier import ChoiceVerifier
+
+__all__ = ["ChoiceVerifier"]
