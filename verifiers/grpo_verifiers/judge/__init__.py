@@ -1,0 +1,1 @@
+"""The `judge` verifier: a language model behind an OpenAI-compatible endpoint."""

@@ -1,0 +1,1 @@
+"""What verifiers that ask servers share: a background event loop, retries, and rate limits."""
