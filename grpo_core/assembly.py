@@ -15,8 +15,10 @@ from grpo_core.models.load import compute_dtype, load_model, load_tokenizer
 from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.protocols import Sampler, Task
 from grpo_core.rewards import WeightedShaper
-from grpo_core.rollout import Judge
+from grpo_core.rollout import AdvantageEstimator, Judge
 from grpo_core.sampling.base import SamplerContext
+from grpo_core.sampling.offsets import token_locator
+from grpo_core.step_advantages import Part, bind_estimator
 from grpo_core.types import Prompt
 from grpo_core.verification.budget import ErrorBudget
 from grpo_core.verification.pool import VerifierPool, VerifierSpec
@@ -162,6 +164,19 @@ def open_judge(
         judges = [verifier for verifier in verifiers if not verifier.is_shadow]
         shadows = [verifier for verifier in verifiers if verifier.is_shadow]
         yield Judge(pool, judges, create_shapers(config, plugins), settings, budget, shadows)
+
+
+def create_estimator(
+    config: RunConfig, plugins: Plugins, judge: Judge, tokenizer: PreTrainedTokenizerBase
+) -> AdvantageEstimator:
+    """The estimator of grpo.advantage, ready for groups of completions by this tokenizer.
+
+    Raises:
+        PluginError: if there is none of that name.
+    """
+    estimate = plugins.advantages[config.grpo.advantage].load()
+    parts: list[Part] = [*judge.verifiers, *judge.shapers]
+    return bind_estimator(estimate, parts, token_locator(tokenizer))
 
 
 def load_policy(config: RunConfig, *, merge_adapter: bool = False) -> LoadedModel:

@@ -28,6 +28,7 @@ def grpo_register_advantages(register: Callable[[str, Any], None]) -> None:
     register("robust", "grpo_core.advantages.robust:robust_advantages")
     for k in (2, 4, 8):
         register(f"pass_at_{k}", f"grpo_core.advantages.pass_at_k:pass_at_{k}_advantages")
+    register("process", "grpo_core.advantages.process:process_advantages")
     register("trl", "grpo_core.advantages.trl:trl_advantages")
     register("trl_batch", "grpo_core.advantages.trl:trl_batch_advantages")
 

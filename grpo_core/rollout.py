@@ -15,11 +15,12 @@ from grpo_core.errors import PluginError, SamplingError
 from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.rewards import WeightedShaper, score_group
 from grpo_core.sampling.base import derive_seed
+from grpo_core.step_advantages import StepEstimator
 from grpo_core.types import Completion, Prompt, Rollout, RolloutGroup, Sample, Verdict
 from grpo_core.verification.budget import ErrorBudget
 from grpo_core.verification.pool import VerifierPool
 
-AdvantageEstimator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+AdvantageEstimator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | StepEstimator
 OnProgress = Callable[[int, int], None]
 
 
@@ -181,12 +182,15 @@ def with_advantages(
 
     Args:
         groups: all of one size.
-        estimator: from rewards [P, G] and validity [P, G] to advantages [P, G].
+        estimator: from rewards [P, G] and validity [P, G] to advantages [P, G]; or one for steps,
+            which gives every token its own.
 
     Raises:
         PluginError: if it returns another shape, a number that is not finite, or an advantage for a
             rollout that is not valid.
     """
+    if isinstance(estimator, StepEstimator):
+        return estimator.weigh(groups)
     rewards = torch.tensor(
         [[rollout.reward or 0.0 for rollout in group.rollouts] for group in groups]
     )

@@ -195,6 +195,8 @@ class Completion:
             (temperature, top-k and top-p applied).
         finish_reason: "eos" a token of the model's EOS set; "stop" a stop string; "length" cut off.
         index: position within the group; (run seed, step, prompt id, index) seeds the draw.
+        token_ends: [T] offset in `text` at which each token's text ends; filled where steps are
+            rewarded, else empty.
     """
 
     token_ids: Sequence[int]
@@ -202,6 +204,7 @@ class Completion:
     sampler_logprobs: Sequence[float]
     finish_reason: FinishReason
     index: int = 0
+    token_ends: Sequence[int] = ()
 
     @property
     def is_truncated(self) -> bool:
@@ -219,6 +222,7 @@ class Rollout:
         components: reward contributions by name, weights applied; they add up to `reward`.
         reward: the shaped reward, or None when the completion is invalid.
         advantage: what the policy gradient is weighted with; exactly 0 when invalid.
+        token_advantages: [T] where each token has its own, else empty; `advantage` is their mean.
     """
 
     completion: Completion
@@ -226,11 +230,17 @@ class Rollout:
     components: Mapping[str, float] = field(default_factory=dict)
     reward: float | None = None
     advantage: float = 0.0
+    token_advantages: Sequence[float] = ()
 
     @property
     def is_valid(self) -> bool:
         """False when a verifier failed on it: left out of the group's mean and deviation."""
         return self.reward is not None
+
+    @property
+    def has_signal(self) -> bool:
+        """True when its advantage, or that of one of its tokens, is not 0."""
+        return self.advantage != 0 or any(self.token_advantages)
 
     @property
     def judgement(self) -> Verdict:

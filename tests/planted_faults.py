@@ -50,6 +50,8 @@ SELECTION = "unit/test_selection.py::"
 ORDER = "unit/test_order_and_schedule.py::"
 ENTROPY = "property/test_entropy.py::"
 TRUNCATION = "property/test_truncation.py::"
+PROCESS = "property/test_process_advantages.py::"
+TOKENS = "property/test_token_advantages.py::"
 GRADIENT = FAMILY + "test_loss_gradient_and_counts_equal_plain_python"
 
 FAULTS = (
@@ -186,6 +188,103 @@ FAULTS = (
         "- beta * kl.detach().double()",
         "+ beta * kl.detach().double()",
         OTHERS + "test_the_exercise_of_the_source",
+    ),
+    # ---- rewards of steps
+    Fault(
+        "advantages/process.py",
+        "groups.centred / groups.deviation(ddof=0)",
+        "groups.centred / groups.deviation(ddof=1)",
+        PROCESS + "test_equals_the_formula_in_plain_python",
+    ),
+    Fault(
+        "advantages/process.py",
+        "steps.flip(-1).cumsum(-1).flip(-1)",
+        "steps.cumsum(-1)",
+        PROCESS + "test_equals_the_formula_in_plain_python",
+    ),
+    Fault(
+        "advantages/process.py",
+        "steps = torch.where(keep, scaled, 0.0)",
+        "steps = torch.where(mask & has_rivals, groups.centred.reshape(given.shape), 0.0)",
+        PROCESS + "test_unit_and_zero_of_rewards_cancel",
+    ),
+    Fault(
+        "advantages/process.py",
+        "keep = mask & has_rivals & groups.has_signal.unsqueeze(-1)",
+        "keep = mask & has_rivals",
+        PROCESS + "test_a_constant_group_is_exactly_zero",
+    ),
+    Fault(
+        "advantages/process.py",
+        "keep = mask & has_rivals & groups.has_signal.unsqueeze(-1)",
+        "keep = mask & groups.has_signal.unsqueeze(-1)",
+        PROCESS + "test_a_single_valid_completion_has_no_rivals",
+    ),
+    Fault(
+        "advantages/process.py",
+        "for at in range(start, last + 1):",
+        "for at in range(start, last):",
+        PROCESS + "test_a_token_has_the_steps_that_end_at_or_after_it",
+    ),
+    Fault(
+        "step_advantages.py",
+        "share * value + (1 - share) * of_wholes[p][g]",
+        "value + (1 - share) * of_wholes[p][g]",
+        PROCESS + "test_tokens_of_groups_equal_plain_loops",
+    ),
+    Fault(
+        "step_advantages.py",
+        "(weight * step.score for step in verdict.steps)",
+        "(step.score for step in verdict.steps)",
+        PROCESS + "test_tokens_of_groups_equal_plain_loops",
+    ),
+    Fault(
+        "step_advantages.py",
+        "found.sort(key=lambda pair: pair[0])",
+        "found.sort(key=lambda pair: -pair[0])",
+        PROCESS + "test_tokens_of_groups_equal_plain_loops",
+    ),
+    Fault(
+        "step_advantages.py",
+        "if name not in names)",
+        "if name)",
+        PROCESS + "test_tokens_of_groups_equal_plain_loops",
+    ),
+    Fault(
+        "step_advantages.py",
+        "bisect_left(completion.token_ends, end)",
+        "bisect_left(completion.token_ends, end + 1)",
+        PROCESS + "test_tokens_of_groups_equal_plain_loops",
+    ),
+    Fault(
+        "step_advantages.py",
+        "if end >= len(completion.text):",
+        "if end > len(completion.text):",
+        PROCESS + "test_the_end_of_the_sequence_belongs_to_the_last_step",
+    ),
+    Fault(
+        "types.py",
+        "self.advantage != 0 or any(self.token_advantages)",
+        "self.advantage != 0",
+        TOKENS + "test_advantages_that_cancel_in_the_mean_still_teach",
+    ),
+    Fault(
+        "training/update.py",
+        "rollout.token_advantages or rollout.advantage,",
+        "rollout.advantage,",
+        TOKENS + "test_an_update_is_the_plain_padded_one",
+    ),
+    Fault(
+        "training/packing.py",
+        "[advantage] * len(item.token_ids) if isinstance(advantage, int | float) else advantage",
+        "[0.0] * len(item.token_ids) if isinstance(advantage, int | float) else advantage",
+        TOKENS + "test_completions_with_and_without_share_a_batch",
+    ),
+    Fault(
+        "sampling/offsets.py",
+        "accumulate(len(pieces[token]) for token in token_ids)",
+        "accumulate(len(pieces[token]) > 0 for token in token_ids)",
+        "property/test_token_offsets.py::test_ends_are_where_the_first_tokens_decode_to",
     ),
     # ---- losses
     Fault(
@@ -582,8 +681,8 @@ FAULTS = (
     ),
     Fault(
         "training/objective.py",
-        "advantages = advantages.unsqueeze(1) * factor",
-        "advantages = advantages.unsqueeze(1) / factor",
+        "advantages.unsqueeze(1)) * factor",
+        "advantages.unsqueeze(1)) / factor",
         STEP + "test_the_mismatch_weight_scales_the_loss",
     ),
     Fault(
@@ -752,7 +851,7 @@ FAULTS = (
     ),
     Fault(
         "training/selection.py",
-        "return rollout.advantage != 0",
+        "return rollout.has_signal",
         "return rollout.advantage == 0",
         SELECTION + "test_groups_without_signal_are_replaced_within_the_budget",
     ),

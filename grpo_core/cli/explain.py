@@ -55,11 +55,14 @@ def explain(
         _list_prompts(groups, as_json)
         return
     from grpo_core.evaluation.explain import explain_groups
+    from grpo_core.step_advantages import bind_estimator
 
     config = build(RunConfig, directory.read_config())
     estimators = load_plugins(plugin_sources(plugin_files)).advantages
     registration = estimators[config.grpo.advantage]
-    explained = explain_groups(groups, prompt_id, config, registration.load())
+    rewarded = [verifier for verifier in config.verifiers if not verifier.is_shadow]
+    estimator = bind_estimator(registration.load(), [*rewarded, *config.shapers])
+    explained = explain_groups(groups, prompt_id, config, estimator)
     for group in explained:
         if index is not None and index >= len(group.rollouts):
             raise DataError(f"--index must be below {len(group.rollouts)}, got {index}.")
@@ -155,8 +158,13 @@ def _show_rollout(
         console.print(f"  reward       {rollout.reward:+.4f}")
         shift = _number(rollout.deviation_from_mean)
         console.print(f"  baseline     {_number(group.mean)} (mean of the group), above it {shift}")
-    console.print(f"  advantage    {rollout.advantage:+.4f}")
+    console.print(f"  advantage    {rollout.advantage:+.4f}{_by_steps(rollout)}")
     console.print()
+
+
+def _by_steps(rollout: ExplainedRollout) -> str:
+    parts = [f"{value:+.4f} to token {last}" for last, value in rollout.steps]
+    return f" (mean of tokens: {', '.join(parts)})" if parts else ""
 
 
 def _verdict(name: str, verdict: Verdict) -> Text:

@@ -22,19 +22,26 @@ _SIGNS = (
 )
 
 
-def option_fields(config: type[BaseModel] | None) -> list[dict[str, Any]]:
-    """Name, type, default, and description of each option; defaults as Python would write them."""
-    fields = {} if config is None else config.model_fields
-    return [
-        {
-            "name": name,
-            "type": f"{type_text(field.annotation)}{_limits(field.metadata)}",
-            "required": field.is_required(),
-            "default": _default(field),
-            "description": field.description or "",
-        }
-        for name, field in fields.items()
-    ]
+def option_fields(config: type[BaseModel] | None, prefix: str = "") -> list[dict[str, Any]]:
+    """Name, type, default, and description of each option; defaults as Python would write them.
+
+    Options of a section are named as `--set` reaches them: `limits.deadline`.
+    """
+    found: list[dict[str, Any]] = []
+    for name, field in ({} if config is None else config.model_fields).items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += option_fields(field.annotation, f"{prefix}{name}.")
+            continue
+        found.append(
+            {
+                "name": f"{prefix}{name}",
+                "type": f"{type_text(field.annotation)}{_limits(field.metadata)}",
+                "required": field.is_required(),
+                "default": _default(field),
+                "description": field.description or "",
+            }
+        )
+    return found
 
 
 def type_text(annotation: Any) -> str:

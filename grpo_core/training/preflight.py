@@ -16,6 +16,7 @@ from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from grpo_core.assembly import (
+    create_estimator,
     create_shapers,
     create_task,
     evaluation_prompts,
@@ -30,6 +31,7 @@ from grpo_core.plugin_manager import Plugins, PluginSources
 from grpo_core.rollout import Judge, collect, with_advantages
 from grpo_core.sampling.base import encode_prompt
 from grpo_core.sampling.scripted import ScriptedSampler
+from grpo_core.step_advantages import require_steps
 from grpo_core.training.kl_price import with_kl_price
 from grpo_core.training.learner import Learner
 from grpo_core.training.loop import sampling_params
@@ -240,7 +242,8 @@ def rehearse(
                     f"{rollout.completion.text!r:.80}: {verdict.status}: {verdict.reason}"
                 )
     learner = _tiny_learner(config, plugins, tokenizer)
-    estimate = plugins.advantages[config.grpo.advantage].load()
+    estimate = create_estimator(config, plugins, judge, tokenizer)
+    require_steps(estimate, collection.groups)
     estimate, _ = with_kl_price(learner, collection.groups, estimate)
     groups = with_advantages(collection.groups, estimate)
     result = update(learner, groups, step)

@@ -10,6 +10,7 @@ from typing import Any
 
 from grpo_core.assembly import (
     chosen_verifiers,
+    create_estimator,
     create_task,
     evaluation_prompts,
     load_prompts,
@@ -125,7 +126,7 @@ def _work(run: Session, trackers: Sequence[Any], started: float) -> None:
         run.judge,
         run.train_prompts,
         run.source,
-        run.plugins.advantages[run.config.grpo.advantage].load(),
+        create_estimator(run.config, run.plugins, run.judge, run.loaded.tokenizer),
         run.state.step + 1,
         on_progress=lambda done, total: run.progress("sample", done, total),
         on_scored=lambda number, groups: hook.grpo_rollouts_scored(step=number, groups=groups),

@@ -125,7 +125,7 @@ def has_signal(
 
     def teaches(rollout: Rollout) -> bool:
         is_masked = masks_truncated and rollout.completion.is_truncated
-        return rollout.advantage != 0 and not is_masked
+        return rollout.has_signal and not is_masked
 
     weighed = with_advantages(groups, estimate)
     return [any(map(teaches, group.rollouts)) for group in weighed]

@@ -108,7 +108,7 @@ def _trained_completions(
         TrainingCompletion(
             group.prompt_token_ids,
             rollout.completion.token_ids,
-            rollout.advantage,
+            rollout.token_advantages or rollout.advantage,
             rollout.completion.sampler_logprobs,
         )
         for group in groups
@@ -121,7 +121,7 @@ def _is_trained(rollout: Rollout, config: RunConfig) -> bool:
     always = kl_weight(config) > 0 or config.grpo.entropy_bonus > 0
     return (
         rollout.is_valid
-        and (always or rollout.advantage != 0)
+        and (always or rollout.has_signal)
         and not _is_masked(rollout, config)
         and len(rollout.completion.token_ids) > 0
     )

@@ -96,11 +96,15 @@ def test_describe_shows_typed_options_docstring_and_origin(plugin: str) -> None:
 
 
 def test_types_and_limits_are_written_plainly() -> None:
+    class Section(BaseModel):
+        most: int = Field(3, description="how many")
+
     class Options(BaseModel):
         level: tuple[Literal["a", "b"], ...] = Field(("a",), min_length=1)
         size: PositiveInt | None = None
         share: float = Field(ge=0, le=1, description="how much")
         table: dict[str, list[int]] = {}
+        limits: Section = Section()
 
     found = {option["name"]: option for option in option_fields(Options)}
     assert found["level"]["type"] == "tuple['a' | 'b', ...] (length >= 1)"
@@ -108,6 +112,10 @@ def test_types_and_limits_are_written_plainly() -> None:
     assert found["share"]["type"] == "float (>= 0, <= 1)"
     assert found["share"]["required"] and found["share"]["default"] is None
     assert found["table"]["type"] == "dict[str, list[int]]" and found["table"]["default"] == "{}"
+    assert "limits" not in found
+    assert (found["limits.most"]["default"], found["limits.most"]["description"]) == (
+        "3", "how many"
+    )  # fmt: skip
     assert option_fields(None) == []
 
 

@@ -5,6 +5,7 @@ With vLLM itself: test_vllm_runs.py.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,20 @@ from grpo_core.protocols import ProbedSampler, Sampler, SamplingParams
 from grpo_core.records.run_directory import RunDirectory
 from grpo_core.sampling.vllm.frames import from_frames, to_frames
 from grpo_core.sampling.vllm.remote import ServerSampler
+from grpo_core.sampling.vllm.server import listen
 from grpo_core.sampling.vllm.token import TOKEN_VARIABLE
 from grpo_core.training.run import train
 from grpo_core.types import Completion, Prompt
 from grpo_core.validation import build
 from served_engine import PARAMS, PROMPTS, TOKEN, Served, context, served
 from tiny_model import save_tiny_model, tiny_tokenizer
+
+
+def test_small_answers_do_not_wait_for_acknowledgements() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture(autouse=True)

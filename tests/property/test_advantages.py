@@ -27,6 +27,7 @@ from grpo_core.advantages.pass_at_k import (
     pass_at_8_advantages,
     pass_at_k_advantages,
 )
+from grpo_core.advantages.process import is_for_steps
 from grpo_core.advantages.robust import robust_advantages
 from grpo_core.advantages.trl import trl_advantages, trl_batch_advantages
 from grpo_core.errors import ConfigError, ShapeError
@@ -511,7 +512,9 @@ def test_wrong_kl_settings_are_refused() -> None:
 
 def test_every_estimator_is_registered_and_keeps_the_contract() -> None:
     registered = load_plugins(PluginSources(use_entry_points=False)).advantages
-    functions = {item.name: item.load() for item in registered}
+    every = {item.name: item.load() for item in registered}
+    functions = {name: function for name, function in every.items() if not is_for_steps(function)}
+    assert [name for name in every if name not in functions] == ["process"]
     assert set(ALL) | {pass_at_4_advantages, pass_at_8_advantages} <= set(functions.values())
     rewards, valid = torch.rand(3, 12), torch.rand(3, 12) < 0.8
     for name, function in functions.items():

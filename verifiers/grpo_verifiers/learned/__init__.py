@@ -1,0 +1,1 @@
+"""Verifiers that are models: rewards of whole completions, and of their steps."""
