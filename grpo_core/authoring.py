@@ -29,7 +29,10 @@ ShapeFunction = Callable[..., float]
 
 
 def verifier(
-    *, version: str = "0", candidate_bears_limits: bool = False
+    *,
+    version: str = "0",
+    candidate_bears_limits: bool = False,
+    examples: Sequence[Any] | Callable[[], Sequence[Any]] = (),
 ) -> Callable[[VerifyFunction], type]:
     """Make a verifier of `f(sample, *, option=default, ...) -> Verdict | bool | float`.
 
@@ -38,6 +41,8 @@ def verifier(
     Args:
         version: recorded with every verdict; raise it when verdicts change.
         candidate_bears_limits: True when running out of time or memory is the completion's fault.
+        examples: `grpo_core.testing.Example`s with known verdicts, or a function that returns
+            them; `grpo plugins test` checks them.
 
     Raises:
         PluginError: if the function takes more than one positional parameter or an option has no
@@ -51,6 +56,7 @@ def verifier(
         namespace = {
             "version": version,
             "candidate_bears_limits": candidate_bears_limits,
+            "examples": staticmethod(examples) if callable(examples) else examples,
             "verify": verify,
         }
         return _plugin_class(function, namespace)
@@ -121,6 +127,7 @@ def _plugin_class(function: Callable[..., Any], namespace: dict[str, Any]) -> ty
         __module__=function.__module__,
         **fields,
     )
+    config.__qualname__ = f"{function.__qualname__}.Config"  # where pickle finds it
 
     def init(self: Any, config: Any) -> None:
         self.options = dict(config)

@@ -16,6 +16,8 @@ from rich.padding import Padding
 from grpo_core.cli.common import json_option, plain_table, plugin_option, plugin_sources, safe
 from grpo_core.cli.exit_codes import WRONG_INPUT
 from grpo_core.cli.option_text import option_fields
+from grpo_core.cli.plugins_new import new_plugin
+from grpo_core.cli.plugins_test import test_plugin
 from grpo_core.errors import PluginError, unknown_name
 from grpo_core.hookspecs import ENTRY_POINT_GROUP
 from grpo_core.plugin_manager import DISABLED_VARIABLE, KINDS, Plugins, load_plugins
@@ -28,6 +30,10 @@ _VERSIONED = ("verifier", "shaper", "task")
 @click.group()
 def plugins() -> None:
     """Show what plugins are loaded and offer."""
+
+
+plugins.add_command(new_plugin)
+plugins.add_command(test_plugin)
 
 
 @plugins.command("list")

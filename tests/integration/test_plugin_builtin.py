@@ -16,7 +16,6 @@ from grpo_core import Sample, Status, Verdict, shaper, verifier
 from grpo_core.errors import VerifierError
 from grpo_core.plugin_manager import Plugins, PluginSources, load_plugins
 from grpo_core.testing import check_shaper, check_task, check_verifier, make_scored
-from grpo_verifiers.exact import exact
 
 ROOT = Path(__file__).parents[2]
 OURS = (grpo_plugins.hooks, grpo_tasks.hooks, grpo_verifiers.hooks)
@@ -62,29 +61,6 @@ def test_arithmetic_and_its_verifier_fit_together(plugins: Plugins) -> None:
             for text in (prompt.reference, wrong)
         ]
         assert [v.is_correct for v in judge.verify(samples)] == [True, False]
-
-
-# ---- exact --------------------------------------------------------------------------------------
-
-
-def test_exact() -> None:
-    check_verifier(
-        exact,
-        accept=[("yes", "yes"), (" yes\n", "yes"), ("42", 42), ("0.5", 0.5), ("a  b", "a  b")],
-        reject=[("Yes", "yes"), ("a b", "a  b"), ("yes!", "yes"), ("", "yes"), ("42.0", 42)],
-    )
-    check_verifier(
-        exact,
-        accept=[("STRASSE", "straße"), ("a  B\n c", "A b C")],
-        reject=[("ab", "a b")],
-        options={"ignore_case": True, "collapse_whitespace": True},
-    )
-
-
-@pytest.mark.parametrize("reference", [None, True, ["a"], {"a": 1}])
-def test_exact_refuses_references_that_are_not_text(reference: Any) -> None:
-    with pytest.raises(VerifierError, match="must be text or a number"):
-        exact(exact.Config()).verify([Sample("", "a", reference)])
 
 
 # ---- the READMEs --------------------------------------------------------------------------------
