@@ -32,6 +32,10 @@ class Verifier(Protocol):
         check_reference(reference) -> None: raises VerifierError for a reference it cannot read.
         preload() -> None: heavy imports, done once before workers are forked. It must leave no
             threads and no open connections behind; they would not survive the fork.
+        examples: a list of `grpo_core.testing.Example`, or a function that returns one; what `grpo
+            plugins test` tries.
+        max_gameability: float = 0.0; share of the suite's cheap attacks that may get credit. 1.0
+            for a verifier that judges no answer by itself.
         compose(create) -> None: for a verifier made of others; called once after the constructor.
             `create(name, options)` makes another registered verifier.
     """
