@@ -60,7 +60,8 @@ def grpo_register_advantages(register: Callable[[str, Any], None]) -> None:
 
     Args:
         register: target is called as `target(rewards, valid)` with [P, G] tensors and returns
-            [P, G] advantages, exactly 0 where not valid.
+            [P, G] advantages, exactly 0 where not valid. One with `takes_steps = True` gets the
+            rewards of steps, [P, G, S], and returns the advantage at each step.
     """
 
 
@@ -89,6 +90,18 @@ def grpo_add_cli(group: click.Group) -> None:
 
     Args:
         group: the `grpo` command itself. Import heavy modules inside your command, not before.
+    """
+
+
+@hookspec
+def grpo_doctor_checks(register: Callable[[str, Any], None]) -> None:
+    """Called once by `grpo doctor`; for checks of what a plugin rests on.
+
+    Args:
+        register: `register(name, look)`; look, or a string "package.module:attribute" of it, is
+            called as `look(config)` with the resolved config as plain values, and yields findings:
+            mappings with "status" ("ok", "warning", "problem" or "skipped"), "found" (what was
+            seen), and where they apply "cure" (what to do) and "numbers" (plain JSON).
     """
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pluggy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from grpo_core import Prompt, Sample, hookimpl, verifier
+from grpo_core import Prompt, Sample, hookimpl, hookspecs, verifier
 from grpo_core.config import RunConfig
 from grpo_core.errors import GrpoError
 from grpo_core.plugin_manager import PluginSources, load_plugins
@@ -26,10 +26,9 @@ from grpo_core.training.doctor import (
     containment,
     installation,
     invariance,
-    layers_probe,
     model,
+    plugin_checks,
     sampler,
-    sandbox,
     text,
     verifiers,
     weights,
@@ -122,7 +121,7 @@ def test_checks_go_on_after_a_problem_where_they_do_not_rest_on_it() -> None:
 @pytest.fixture(scope="module")
 def healthy(tiny: Path) -> Result:
     return examine(
-        bench(tiny), installation, sandbox, verifiers, containment, weights, text, model, sampler,
+        bench(tiny), installation, verifiers, containment, weights, text, model, sampler,
         invariance,
     )  # fmt: skip
 
@@ -557,53 +556,60 @@ def test_a_weight_without_gradient_is_named() -> None:
     assert model.flat_gradient([one, nn.Parameter(torch.ones(1))]).tolist() == [1.0] * 6 + [0.0]
 
 
-# Sandbox layers
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has them")
+# Checks of plugins
 
 
-@linux
-def test_layers_are_tried_and_agree_with_what_the_machine_does() -> None:
-    status = Path("/proc/self/status").read_text()
-    found = sandbox.measure_layers()
-    assert set(found) == set(layers_probe.LAYERS) == set(sandbox.CURES)
-    assert found["memory limit"][0] and found["no_new_privs"][0]
-    for name in ("NoNewPrivs", "Seccomp", "Uid"):  # this process was left as it was
-        (before, after) = (
-            next(line for line in text_now.splitlines() if line.startswith(f"{name}:"))
-            for text_now in (status, Path("/proc/self/status").read_text())
-        )
-        assert before == after
+def plugin_findings(**implementations: Any) -> list[Finding]:
+    """What the doctor makes of plugins, each of which registers one check."""
+    manager = pluggy.PluginManager("grpo")
+    manager.add_hookspecs(hookspecs)
+    for name, look in implementations.items():
+
+        class Plugin:
+            @staticmethod
+            @hookimpl
+            def grpo_doctor_checks(register: Any, name: str = name, look: Any = look) -> None:
+                register(name, look)
+
+        manager.register(Plugin, name)
+    patient = Bench(RunConfig(), SOURCES)
+    checks = sorted(plugin_checks.collect_checks(manager), key=lambda check: check.name)
+    return list(run_checks(checks, patient, set()))
 
 
-@linux
-def test_a_layer_that_fails_says_why_and_one_that_dies_does_too() -> None:
-    def fails() -> str:
-        raise OSError(1, "Operation not permitted")
+def test_a_plugin_adds_findings_and_gets_the_config() -> None:
+    def look(config: Any) -> Iterator[dict[str, Any]]:
+        yield {"status": "warning", "found": f"{config['grpo']['group_size']} of them", "cure": "x"}
+        yield {"status": "ok", "found": "fine", "numbers": {"n": 1}}
 
-    def dies() -> str:
-        os.kill(os.getpid(), 9)
-        return "survived"
-
-    assert layers_probe.attempt(fails) == (False, "Operation not permitted")
-    works, reason = layers_probe.attempt(dies)
-    assert not works and "signal 9" in reason
-    assert layers_probe.attempt(lambda: "seen") == (True, "seen")
+    first, second = plugin_findings(mine=look)
+    assert (first.name, first.grade, first.found, first.cure) == (
+        "mine", WARNING, f"{RunConfig().grpo.group_size} of them", "x",
+    )  # fmt: skip
+    assert second.grade is OK and second.numbers == {"n": 1}
 
 
-@linux
-def test_what_is_missing_comes_with_a_cure(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = dict.fromkeys(layers_probe.LAYERS, (True, "yes"))
-    monkeypatch.setattr(sandbox, "measure_layers", lambda: layers)
-    (found,) = sandbox.check_layers(bench(tiny))
-    assert found.grade is OK and not found.cure
-    layers["landlock"] = (False, "Function not implemented")
-    (found,) = sandbox.check_layers(bench(tiny))
-    assert found.grade is WARNING and "landlock (Function not implemented)" in found.found
-    assert (
-        "for landlock: use a kernel of 5.13" in found.cure
-        and not found.numbers["layers"]["landlock"]
-    )
+@pytest.mark.parametrize(
+    "given", [{"status": "great", "found": "x"}, {"found": "x"}, "text", {"status": "ok"}]
+)
+def test_what_is_no_finding_is_a_problem_that_names_the_plugin(given: Any) -> None:
+    [found] = plugin_findings(careless=lambda config: [given])
+    assert found.grade is PROBLEM and "plugin 'careless'" in found.found
+
+
+def test_a_check_that_fails_or_is_not_there_leaves_the_others() -> None:
+    def breaks(config: Any) -> Iterator[dict[str, Any]]:
+        raise ZeroDivisionError("oh")
+
+    found = plugin_findings(a=breaks, b="no_such_module:look", c=lambda config: [])
+    assert [(f.name, f.grade) for f in found] == [("a", PROBLEM), ("b", PROBLEM)]
+    assert "no_such_module" in found[1].found and "plugin 'b'" in found[1].found
+
+
+def test_plugins_that_cannot_be_loaded_are_reported_once(tmp_path: Path) -> None:
+    patient = Bench(RunConfig(), PluginSources((str(tmp_path / "gone.py"),), False))
+    [found] = run_checks(plugin_checks.plugin_checks(patient), patient, set())
+    assert found.grade is SKIPPED
 
 
 def test_a_pool_that_contains_nothing_is_a_problem(

@@ -17,6 +17,8 @@ from grpo_core.config import RunConfig, resolved
 from grpo_core.plugin_manager import Plugins, PluginSources, load_plugins
 from grpo_core.protocols import SamplingParams
 from grpo_core.testing import check_shaper, check_task, check_verifier, make_scored
+from grpo_core.training.doctor.finding import Bench, Grade
+from grpo_core.training.doctor.plugin_checks import collect_checks
 from grpo_core.types import Rollout, RolloutGroup, Verdict
 
 DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
@@ -133,6 +135,13 @@ def test_hook_grpo_add_cli(plugins: Plugins) -> None:
     plugins.manager.hook.grpo_add_cli(group=group)
     result = CliRunner().invoke(group, ["hello", "world"])
     assert (result.exit_code, result.output) == (0, "hello, world\n")
+
+
+def test_hook_grpo_doctor_checks(plugins: Plugins) -> None:
+    [check] = collect_checks(plugins.manager)
+    [finding] = check.look(Bench(RunConfig(), PluginSources()))
+    assert (check.name, finding.name) == ("disk", "disk")
+    assert finding.grade in (Grade.OK, Grade.WARNING) and finding.numbers["gb"] > 0
 
 
 # ---- observers ----------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import Any
 
 from grpo_core.config import RunConfig
 from grpo_core.plugin_manager import PluginSources
-from grpo_core.training.doctor import installation, sandbox
+from grpo_core.training.doctor import installation
 from grpo_core.training.doctor.finding import Bench, Finding, Grade, run_checks, skipped
+from grpo_core.training.doctor.plugin_checks import plugin_checks
 
 
 def diagnose(
@@ -24,7 +25,7 @@ def diagnose(
     """
     bench, broken = Bench(config, sources), set[str]()
     try:
-        yield from run_checks((*installation.CHECKS, *sandbox.CHECKS), bench, broken)
+        yield from run_checks((*installation.CHECKS, *plugin_checks(bench)), bench, broken)
         if "torch" in broken:
             yield skipped("everything else", "it rests on 'torch'")
             return

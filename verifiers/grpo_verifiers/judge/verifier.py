@@ -36,15 +36,7 @@ _MAX_BATCH = 128
 class JudgeVerifier:
     """A language model judges the answer, against the reference or by a rubric.
 
-    Any OpenAI-compatible endpoint. No verdict from it is abstain, no answer timeout or error. The
-    options with sections of their own:
-
-        answering: output, explain, temperature, max_tokens, votes, aggregate, extra.
-        limits: concurrency, attempts, timeout, deadline, requests_per_minute, tokens_per_minute,
-            max_calls, max_cost, input_price, output_price, when_spent.
-        cache: size, path.
-        guard: screen, max_chars, canaries, canary_file, when_wrong.
-        criteria: a list of {name, description, points, weight}.
+    Any OpenAI-compatible endpoint. No verdict from it is abstain, no answer timeout or error.
 
     Raises:
         ConfigError: if a file of the options cannot be read, or the key's variable is not set.

@@ -1,0 +1,289 @@
+"""How references are read: which tests become checks, and which mistakes are named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_core.errors import VerifierError
+from grpo_verifiers.code import CodeVerifier
+from grpo_verifiers.code.checks import Call, Check, Equals, Outcome
+from grpo_verifiers.code.problems import Problem, read_problem
+
+CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
+
+
+def value(result: Any) -> Outcome:
+    return Outcome("value", result)
+
+
+def read_checks(tests: str, entry_point: str | None = "f") -> tuple[Check, ...]:
+    return read_problem({"tests": tests, "entry_point": entry_point}).checks
+
+
+def passes(tests: str, *results: Any) -> bool:
+    """Whether a single assert holds if the candidate's calls return these values."""
+    [check] = read_checks(tests)
+    assert len(check.calls) == len(results)
+    return not check.problem([value(result) for result in results])
+
+
+@pytest.mark.parametrize(
+    ("test", "good", "bad"),
+    [
+        ("assert f(1) == 2", [2, 2.0], [3, "2", None, [2]]),
+        ("assert f(1) == True", [True, 1], [2, "True"]),
+        ("assert f(1) is True", [True], [1, "x"]),
+        ("assert f(1) is None", [None], [0, ""]),
+        ("assert f(1) != 2", [3, "2"], [2, 2.0]),
+        ("assert not f(1)", [0, "", [], None], [1, "0"]),
+        ("assert f(1)", [1, "a"], [0, ""]),
+        ("assert f(1) == [1, (2,)]", [[1, (2,)]], [[1, [2]], (1, (2,))]),
+        ("assert f(1) == {1: {2}}", [{1: {2}}], [{1: [2]}]),
+        ("assert abs(f(1) - 0.3) < 1e-6", [0.3, 0.3000001], [0.4, None, "0.3"]),
+        ("assert round(f(1), 2) == 0.33", [1 / 3], [0.34, "a"]),
+        ("assert 0 < f(1) <= 3", [1, 3], [0, 4, None]),
+        ("assert f(1) in (1, 2)", [1, 2], [3]),
+        ("assert f(1) == -1 or f(2) == 3", [], []),
+        ("assert sorted(f(1)) == [1, 2]", [[2, 1], {1, 2}], [[1, 2, 2], 3, ["a", 1]]),
+        ("assert set(f(1)) == set([1])", [[1, 1], (1,)], [[2], [[1]]]),
+        ("assert len(f(1)) == 2 and f(1)[0] == 1", [], []),
+        ("assert isinstance(f(1), int)", [1, True], [1.0]),
+        ("assert type(f(1)) is int", [1], [True]),
+        ("import math\nassert math.isclose(f(1), math.pi)", [3.141592653589793], [3.14]),
+        ("assert f(1)[::-1][0] == 3", [[1, 3]], [[3, 1], [], 3]),
+        ("assert f(1) == 2 ** 10", [1024], [20]),
+        ("assert all(f(1))", [[1]], [[0]]),
+        ("assert f(float('inf')) == float('inf')", [float("inf")], [1e308]),
+        ("assert f(1) == float('nan')", [], [float("nan")]),
+    ],
+)
+def test_asserts_become_checks(test: str, good: list[Any], bad: list[Any]) -> None:
+    [check] = read_checks(test)
+    if len(check.calls) == 1:
+        assert all(passes(test, result) for result in good)
+        assert not any(passes(test, result) for result in bad)
+
+
+def test_calls_of_an_assert_are_all_made_but_judged_lazily() -> None:
+    [check] = read_checks("assert f(1) == 1 or f(2) == 2")
+    broken = Outcome("raised", None, "ValueError: no", ("ValueError",))
+    assert [call.arguments for call in check.calls] == [(1,), (2,)]
+    assert check.problem([value(1), broken]) == ""
+    assert check.problem([value(0), broken]) == "ValueError: no"
+
+
+def test_what_a_check_says() -> None:
+    [check] = read_checks("assert f([1], k='a') == {2: None}")
+    assert check.calls == (Call("f", ([1],), {"k": "a"}),)
+    assert check.problem([value(3)]) == "f([1], k='a') gave 3, expected {2: None}"
+    assert check.problem([value([None] * 50)]).startswith("f([1], k='a') gave [None, None")
+    assert check.problem([Outcome("lost", problem="the program exited early")]) == (
+        "the program exited early"
+    )
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        CHECK,
+        'METADATA = {"a": [1]}\n\n' + CHECK + "    assert True, 'fine'\n",
+        '"""Tests."""\n' + CHECK + "\ncheck(f)\n",
+        "import math\n" + CHECK,
+        "from solution import f\nassert f(1) == 2",
+        "assert candidate(1) == 2",
+    ],
+)
+def test_humaneval_tests_become_checks(tests: str) -> None:
+    [check] = read_checks(tests)
+    assert check.calls == (Call("f", (1,)),)
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "for i in [1]:\n    assert f(i) == 2",
+        "x = 3\nassert f(x) == 2",
+        "assert f(g(1)) == 2",
+        "assert f(lambda x: x) == 2",
+        "assert f(*[1]) == 2",
+        "assert f(1) == h.value",
+        "from math import gcd\nassert f(1) == gcd(2, 4)",
+        "import solution as s\nassert s.f(1) == 2",
+        "assert [f(1)] == [x for x in [2]]",
+        "def test_f():\n    assert f(1) == 2",
+        "assert f(1).x == 2",
+        "assert str(f(1)) == '2'",
+        "assert f(10 ** 10 ** 10) == 1",
+        "assert round(f(1), f(2)) == 1",
+        "assert sum(f(1), []) == []",
+        "assert f('a' * 10**9) == 1",
+        "assert False",
+        "assert f(1) == f'{1}'",
+        "try:\n    f(1)\n    assert False\nexcept ValueError:\n    pass",
+    ],
+)
+def test_other_tests_need_a_process_of_their_own(tests: str) -> None:
+    problem = read_problem({"tests": tests, "entry_point": "f"})
+    assert problem.checks == () and problem.tests == tests
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ("x = [1]\nsort(x)\nassert x == [1]", True),
+        ("for x in [[1]]:\n    sort(x)\n    assert x == [1]", True),
+        ("sort([1])\nassert sort([1]) == [1]", False),
+        ("x = 1\nprint(x)\nassert f(x)", False),
+    ],
+)
+def test_tests_that_look_at_their_arguments(tests: str, expected: bool) -> None:
+    assert read_problem({"tests": tests}).in_place is expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "function", "arguments", "good"),
+    [
+        ({"cases": [{"call": "f(1, [2])", "equals": {"a": 1}}]}, "f", (1, [2]), {"a": 1}),
+        ({"cases": [{"call": "f(1)", "literal": "(1, {2})"}]}, "f", (1,), (1, {2})),
+        ({"cases": [{"call": "f(true, null)", "equals": 1}]}, "f", (True, None), 1),
+        ({"fn_name": "f", "inputs": [[1, 2]], "outputs": [[3]]}, "f", (1, 2), 3),
+        ({"fn_name": "f", "inputs": [[1, 2]], "outputs": [[3]]}, "f", (1, 2), [3]),
+        ({"fn_name": "f", "inputs": [[1]], "outputs": [[1, 2]]}, "f", (1,), (1, 2)),
+        ({"fn_name": "f", "inputs": [[1]], "outputs": [{"1": 2}]}, "f", (1,), {1: 2}),
+        (
+            {"input_output": json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [2]})},
+            "f", (1,), 2,
+        ),
+        (
+            {"entry_point": "f", "cases": [{"input": '[1]\n"a"', "output": "[2]"}]},
+            "f", ([1], "a"), [2],
+        ),
+    ],
+)  # fmt: skip
+def test_call_cases(reference: Any, function: str, arguments: Any, good: Any) -> None:
+    [check] = read_problem(reference).checks
+    assert check.calls == (Call(function, arguments),)
+    assert check.problem([value(good)]) == ""
+    assert check.problem([value("no")]) != ""
+
+
+def test_raising_is_judged_by_the_names_of_classes() -> None:
+    [check] = read_problem({"cases": [{"call": "f(1)", "raises": "LookupError"}]}).checks
+    raised = Outcome("raised", None, "KeyError: 1", ("KeyError", "LookupError"))
+    assert check.problem([raised]) == ""
+    assert "expected LookupError" in check.problem([value(1)])
+    assert check.problem([Outcome("raised", None, "E: 1", ("E", "ValueError"))]) != ""
+    assert check.problem([Outcome("lost", problem="the program timed out")]) != ""
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "close"),
+    [
+        (0.3000001, 0.3, True),
+        (0.31, 0.3, False),
+        ([1.0, (2.0,)], [1, (2,)], True),
+        ([1.0], (1.0,), False),
+        ({"a": 1.00000001}, {"a": 1}, True),
+        ({"b": 1.0}, {"a": 1.0}, False),
+        ("1.0", 1.0, False),
+        (True, 1.0, True),
+        (float("nan"), 1.0, False),
+        (float("inf"), float("inf"), True),
+        (10**400, 1.0, False),
+        (1.0, 10**400, False),
+    ],
+)
+def test_tolerance(found: Any, expected: Any, close: bool) -> None:
+    check = Check("case", (Call("f"),), Equals((expected,), 1e-6))
+    assert (check.problem([value(found)]) == "") is close
+
+
+def test_program_cases() -> None:
+    ours = read_problem({"cases": [{"stdin": "1\n", "stdout": "2\n", "name": "one"}]})
+    apps = read_problem({"inputs": ["1\n", ["1", "2"]], "outputs": ["2\n", ["2", "3"]]})
+    assert [(case.name, case.stdin, case.stdout) for case in ours.cases] == [("one", "1\n", "2\n")]
+    assert [case.stdin for case in apps.cases] == ["1\n", "1\n2"]
+    assert isinstance(ours, Problem) and not ours.checks and not ours.tests
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("assert f(1)", "not an object"),
+        (None, "not an object"),
+        ({}, "no tests and no cases"),
+        ({"tests": "x = 1"}, "assert nothing"),
+        ({"tests": "assert 1 == 1"}, "never call the candidate"),
+        ({"tests": "assert f(1) =="}, "cannot be parsed"),
+        ({"tests": 3}, "tests is a text"),
+        ({"tests": CHECK}, "need entry_point"),
+        ({"tests": "assert eval(f(1)) == 2"}, "eval"),
+        ({"tests": "assert f(1)", "cases": []}, "one of them"),
+        ({"tests": "assert f(1)", "language": "cpp"}, "Python asserts"),
+        (
+            {"language": "cobol", "cases": [{"stdin": "", "stdout": ""}]},
+            "Unknown language 'cobol'",
+        ),
+        ({"test": "assert f(1)", "task_id": 3}, "unknown field 'task_id'"),
+        ({"cases": "x"}, "cases is a list"),
+        ({"cases": [{}]}, "case 1: it has neither"),
+        ({"cases": [{"call": "f(1)"}]}, "one of equals"),
+        ({"cases": [{"call": "f(1)", "equals": 1, "raises": "E"}]}, "one of equals"),
+        ({"cases": [{"call": "f(x)", "equals": 1}]}, "name x"),
+        ({"cases": [{"call": "a.f(1)", "equals": 1}]}, "not the call of a function"),
+        ({"cases": [{"call": "f(", "equals": 1}]}, "cannot be parsed"),
+        ({"cases": [{"call": "f(1)", "literal": "f()"}]}, "case 1: malformed"),
+        ({"cases": [{"stdin": "1"}]}, "output of a program"),
+        ({"cases": [{"stdin": "1", "stdout": "1", "std": 1}]}, "unknown field 'std'"),
+        ({"cases": [{"call": "f()", "equals": 1}, {"stdin": "", "stdout": ""}]}, "mixes"),
+        ({"inputs": [[1]], "outputs": []}, "1 inputs and 0 outputs"),
+        ({"inputs": [[1]], "outputs": [1]}, "input of a program is a text"),
+        ({"fn_name": "f", "inputs": [1], "outputs": [1]}, "lists of arguments"),
+        ({"fn_name": "a b", "inputs": [[1]], "outputs": [1]}, "name of a function"),
+        ({"input_output": "{"}, "no JSON"),
+        ({"cases": [{"input": "1", "output": "1", "testtype": "functional"}]}, "need fn_name"),
+        ({"tests": "assert f(1)", "tolerance": -1}, "tolerance"),
+        ({"tests": "assert f(1)", "in_place": 1}, "in_place"),
+        ({"language": "cpp", "cases": [{"call": "f(1)", "equals": 1}]}, "cannot be called"),
+        (
+            {"language": "javascript", "cases": [{"call": "f(a=1)", "equals": 1}]},
+            "no keyword arguments",
+        ),
+        ({"language": "javascript", "cases": [{"call": "f({1})", "equals": 1}]}, "JSON"),
+        ({"cases": [{"call": "f(1)", "equals": 1, "tolerance": "x"}]}, "case 1"),
+        ({"tests": {1}}, "not plain JSON"),
+    ],
+)
+def test_mistakes_in_references(reference: Any, why: str) -> None:
+    with pytest.raises(VerifierError, match="cannot be read: .*" + why.replace("(", r"\(")):
+        CodeVerifier().check_reference(reference)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["tests", "cases", "inputs", "outputs", "language", "fn_name", "prompt"]),
+        st.none() | st.text(max_size=20) | st.lists(st.text(max_size=5) | st.integers()),
+    )
+)
+def test_any_reference_is_read_or_refused(reference: Any) -> None:
+    with contextlib.suppress(VerifierError):
+        CodeVerifier().check_reference(reference)
+
+
+def test_unknown_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grpo_verifiers.code.languages.registry._PATH", "/nowhere")
+    reference = {"language": "cpp", "cases": [{"stdin": "", "stdout": ""}]}
+    with pytest.raises(VerifierError, match=r"g\+\+.*apt-get install g\+\+"):
+        CodeVerifier().check_reference(reference)
+
+
+def test_the_constructor_is_light_and_the_deadline_holds_the_limits() -> None:
+    verifier = CodeVerifier(CodeVerifier.Config(timeout=2, total_timeout=10))
+    assert verifier.deadline > 12
+    assert verifier.placement == "workers"

@@ -1,0 +1,1 @@
+"""Languages of the code verifier: see `grpo_verifiers.code.languages.base`."""
