@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from grpo_core.plugin_manager import PluginSources, load_plugins
-from grpo_core.testing import ConformanceReport, Example, check_conformance, run_conformance
+from grpo_core.testing import ConformanceReport, Example, check_conformance
 from grpo_core.testing.attacks.code import fenced
 from judge_server import judge_server
 from tiny_scorers import save_scorer, scorer_config, tiny_scorer
@@ -35,7 +35,6 @@ MATH = [
     Example("#### 1,234", "We add them.\n#### 1234", "correct", "How many in all?"),
     Example("\\boxed{3}", "\\boxed{}", "error", "How many?"),
 ]
-OPEN_IN_MATH = {"\\boxed{x = A = B}"}  # a chain of letters, the last of which is right
 AREA = {
     "language": "python",
     "tests": "assert area(2, 3) == 6\nassert area(4, 5) == 20",
@@ -104,10 +103,8 @@ def test_with_the_examples_that_it_ships(name: str) -> None:
 
 @pytest.mark.slow
 def test_math() -> None:
-    report = run_conformance("math", MATH)
-    assert {failure.name for failure in report.failures} <= {"gameability"}, str(report)
-    won = {win["completion"] for win in report["gameability"].evidence["won_by"]}
-    assert won <= OPEN_IN_MATH
+    assert conforms("math", MATH).gameability == 0.0
+    assert conforms("math").gameability == 0.0  # with the examples that it ships
 
 
 @pytest.mark.slow

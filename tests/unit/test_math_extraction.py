@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_verifiers.math.extraction import extract_answer
+from grpo_verifiers.math.extraction import extract_answer, extract_choice
 
 CASES = [
     # completion, answer, method, why
@@ -16,6 +16,42 @@ CASES = [
     (r"\text{so \boxed{5}", "5", "boxed", "a brace left open outside the box"),
     (r"\boxed{5} and then \boxed{72", "5", "boxed", "the last *balanced* box"),
     (r"\fbox{9}", "9", "boxed", "fbox"),
+    (r"So \\boxed{42}", "42", "boxed", "escaped twice"),
+    ("so \x08oxed{42}", "42", "boxed", "an escape that was executed"),
+    (r"\boxed{5} \quad \text{and} \quad \boxed{1}", "5 , 1", "boxed", "joined over spaces"),
+    (r"$\boxed{1} \text{ for part (a) and } \boxed{2}$", "1 , 2", "boxed", "joined over words"),
+    (r"$x_1 = \boxed{1}$ and $x_2 = \boxed{2}$", "1 , 2", "boxed", "joined over a name"),
+    (r"\boxed{3}, but wait, \boxed{4}", "4", "boxed", "a turn joins nothing"),
+    (r"\boxed{3} no no no no no \boxed{4}", "4", "boxed", "words without and"),
+    (r"\boxed{8}\phantom{\boxed{7}}", "8", "boxed", "nobody sees a phantom"),
+    (r"\boxed{\text{The answer is } \boxed{5}}", "5", "boxed", "a box in words in a box"),
+    (
+        r"\boxed{255}. The final answer is $10,455$. I hope it is correct.",
+        "10,455",
+        "statement",
+        "a set phrase",
+    ),
+    (r"\boxed{255}. The final answer is $10,455$.", "255", "boxed", "not the set phrase"),
+    ("The answer isn't 7.", "not 7.", "statement", "a shortened negation"),
+    ("The answer is at least 7.", "at least 7", "statement", "a bound"),
+    ("The answer is half of 7.", "half of 7", "statement", "a part of it"),
+    ("The answer is negative 7.", "-7", "statement", "a sign in words"),
+    ("The answer is 7 to 8.", "7 to 8", "statement", "a range"),
+    ("The answer is red, blue, green.", "red, blue, green", "statement", "a list of words"),
+    ("**Yes**", "Yes", "whole", "a bold word"),
+    ("The answer is not $7$.", "not $7$.", "statement", "a negation"),
+    ("The answer is $7$, or maybe $8$.", "7 or 8", "statement", "a second formula"),
+    ("The answer is $7$. Or $8$.", "7 or 8", "statement", "a second formula of its own"),
+    ("x=4 or x=3", "x=4 or x=3", "whole", "two equations"),
+    (r"\boxed{3} (alternatively \boxed{4})", "3 , 4", "boxed", "another or"),
+    (r"\boxed{3 or \boxed{4}}", r"3 or \boxed{4}", "boxed", "a box beside a number in a box"),
+    (r"<thinking>\boxed{3}</thinking> So \boxed{7}", "7", "boxed", "another name of reasoning"),
+    ("The answer is 7 times 8.", "7 times 8", "statement", "a product in words"),
+    ("The answer is 7, maybe 8.", "7 or 8", "statement", "another hedge"),
+    (r"The answer is \$12.", "12", "statement", "an escaped dollar"),
+    ("12<|im_end|>", "12", "whole", "a token that ends the turn"),
+    ("$odd$", "odd", "whole", "a word in mathematics"),
+    ("Soucis : 2,74 $ a..", "2,74", "prose", "a decimal comma"),
     (r"\boxed{3} or \boxed{4}", "3 , 4", "boxed", "boxes joined by or are one answer"),
     (r"$\boxed{3}$, $\boxed{4}$", "3 , 4", "boxed", "boxes joined by a comma"),
     (r"\boxed{7}, \boxed{7}", "7", "boxed", "the same box twice"),
@@ -92,6 +128,26 @@ def test_prompt_that_opens_the_reasoning() -> None:
     assert extract_answer(r"so \boxed{3}", prompt="Why?\n<think>\n") is None
     found = extract_answer(r"so \boxed{3}</think>\boxed{4}", prompt="Why?\n<think>\n")
     assert found is not None and found.text == "4"
+
+
+@pytest.mark.parametrize(
+    ("completion", "letter"),
+    [
+        ("The correct option is (C).", "C"), ("I choose C.", "C"), ("(B) is right", "B"),
+        ("B.", "B"),
+        ("Option (A) fails. The answer is (D)", "D"), ("The answer is **B**.", "B"),
+        ("Options: (A) 3 (B) 4. I take 4", None), ("(A) or (B)", None), ("A car is slower", None),
+        ("It is 12", None), ("The answer is B (or C).", None),
+    ],
+)  # fmt: skip
+def test_choices(completion: str, letter: str | None) -> None:
+    found = extract_choice(completion)
+    assert (found.text if found else None) == letter
+
+
+def test_boxes_are_all_told() -> None:
+    found = extract_answer(r"First \boxed{3}. Then, after work, \boxed{7}. And again \boxed{3}.")
+    assert found is not None and found.text == "3" and found.boxes == ("3", "7")
 
 
 def test_require_boxed() -> None:

@@ -55,10 +55,35 @@ def test_references_are_read_and_accepted(name: str, stride: int) -> None:
         assert all(verdict.is_correct for verdict in verifier.verify(samples)), reference
 
 
+# Pairs without a label are policy: what the defaults say, and options that say the opposite.
+POLICY: dict[str, tuple[bool, dict[str, Any]]] = {
+    "frac-5": (False, {"tolerance": 1e-9}),
+    "percent-2": (True, {"percent": "unit"}),
+    "degree-3": (False, {"degrees": "angle"}),
+    "set-2": (True, {"order": "lists"}),
+    "base-3": (True, {"base": "required"}),
+    "extract-5": (True, {"require_boxed": True}),
+    "extract-7": (True, {"require_boxed": True}),
+    "bomb-uni": (True, {}),  # a full-width 7 is a 7 under every option
+}
+
+
+def test_policy_is_an_option() -> None:
+    unlabelled = [row for row in rows("math_pairs.jsonl") if row["id"] in POLICY]
+    for row in unlabelled:
+        default, options = POLICY[row["id"]]
+        sample = Sample("", row["response"], row["gold"])
+        [verdict] = MathVerifier().verify([sample])
+        assert verdict.is_correct is default, (row, verdict)
+        if options:
+            [verdict] = MathVerifier(MathVerifier.Config(**options)).verify([sample])
+            assert verdict.is_correct is not default, (row, options, verdict)
+
+
 def test_math_pairs() -> None:
     verifier = MathVerifier()
     for row in rows("math_pairs.jsonl"):
-        if row["expected"] is None:  # a matter of policy
+        if row["expected"] is None:
             continue
         verifier.check_reference(row["gold"])
         [verdict] = verifier.verify([Sample("", row["response"], row["gold"])])

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from grpo_verifiers.math.limits import MAX_DECIMAL_EXPONENT, MAX_DIGITS, AnswerTooLarge
-from grpo_verifiers.math.units import is_unit_suffix, unit_key
+from grpo_verifiers.math.units import Unit, is_unit_suffix, read_unit
 
 Percent = Literal["either", "value", "unit"]
 
-_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_DECIMAL = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _BODY = re.compile(
     rf"""
     (?P<sign>[+-]?)\s*
@@ -26,7 +27,9 @@ _BODY = re.compile(
                              |\s(?P<slash_top>[0-9]+)/(?P<slash_bottom>[0-9]+))
       | \\frac\{{\s*(?P<top>[+-]?{_DECIMAL})\s*\}}\{{\s*(?P<bottom>[+-]?{_DECIMAL})\s*\}}
       | (?P<left>{_DECIMAL})\s*/\s*(?P<right>{_DECIMAL})
-      | (?P<before>[0-9]*)\.(?P<fixed>[0-9]*)\\overline\{{(?P<repeating>[0-9]+)\}}
+      | (?P<before>[0-9]*)\.(?P<fixed>[0-9]*?)(?:\\overline\{{(?P<repeating>[0-9]+)\}}
+            |\((?P<bracketed>[0-9]+)\)
+            |(?P<dotted>[0-9]{{1,6}}?)(?P=dotted){{2,}}\s*(?:\.\.\.|\\ldots(?![a-zA-Z])))
       | (?P<mantissa>{_DECIMAL})\s*(?:[eE](?P<exponent>[+-]?[0-9]+)(?![0-9a-zA-Z])
                      |(?:\\times|\\cdot|x|\*)\s*10\s*\^\{{(?P<power>[+-]?[0-9]+)\}})
       | (?P<spaced>[0-9]{{1,3}}(?:\ [0-9]{{3}})+(?:\.[0-9]+)?)(?![0-9/])
@@ -43,7 +46,13 @@ _SCALE = re.compile(
     r"\s*(?:\\text\{)?\s*(thousand|million|billion|trillion)(?![a-z])\s*(?P<close>\})?"
 )
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_BASED = re.compile(r"([0-9A-Fa-f]+)_\{(?:\\text\{)?\s*([0-9]{1,2})\s*\}?\}")
+_BASED = re.compile(
+    r"\(?([0-9A-Fa-f]+)\)?_\{(?:\\text\{)?\s*\(?\s*([0-9]{1,2}|[a-z]+)\s*\)?\s*\}?\}"
+)
+_BASE_WORDS = "two three four five six seven eight nine ten eleven twelve"
+_BASE_NAMES = {word: base for base, word in enumerate(_BASE_WORDS.split(), start=2)} | {
+    "sixteen": 16
+}
 _LONG_DIGITS = re.compile(rf"[0-9]{{{MAX_DIGITS + 1}}}")
 
 
@@ -53,7 +62,8 @@ class Quantity:
 
     value: Fraction
     percent: bool = False
-    unit: str | None = None  # a name from `units`, None when there is none that we know
+    unit: Unit | None = None  # None when there is none that we know
+    places: int = 0  # decimal places, as written
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class BasedNumber:
     base: int
 
 
+@lru_cache(maxsize=2048)
 def read_quantity(text: str) -> Quantity | None:
     """The number a canonical text is, or None if it is anything else.
 
@@ -91,8 +102,9 @@ def read_quantity(text: str) -> Quantity | None:
         rest = rest[percent.end() :]
     if rest and not is_unit_suffix(rest):
         return None
-    unit = unit_key(rest) if rest else None
-    return Quantity(-value if match["sign"] == "-" else value, percent is not None, unit)
+    unit = read_unit(rest) if rest else None
+    places = len((match["decimal"] or "").partition(".")[2])
+    return Quantity(-value if match["sign"] == "-" else value, percent is not None, unit, places)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -109,8 +121,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return _ratio(match["top"], match["bottom"])
     if match["left"]:
         return _ratio(match["left"], match["right"])
-    if match["repeating"]:
-        return _repeating(match["before"], match["fixed"], match["repeating"])
+    if cycle := match["repeating"] or match["bracketed"] or match["dotted"]:
+        return _repeating(match["before"], match["fixed"], cycle)
     exponent = int(match["exponent"] or match["power"])
     if abs(exponent) > MAX_DECIMAL_EXPONENT:
         raise AnswerTooLarge(f"a power of ten is larger than {MAX_DECIMAL_EXPONENT}")
@@ -143,31 +155,49 @@ def read_based(text: str) -> BasedNumber | None:
     match = _BASED.fullmatch(text)
     if match is None:
         return None
-    return BasedNumber(match[1].upper().lstrip("0") or "0", int(match[2]))
+    base = _BASE_NAMES.get(match[2]) or (int(match[2]) if match[2].isdigit() else 0)
+    digits = match[1].upper()
+    if digits.isalpha() or any(int(digit, 16) >= base for digit in digits):
+        return None  # a_{1} is a name
+    return BasedNumber(digits.lstrip("0") or "0", base)
 
 
 def same_quantity(
-    gold: Quantity, candidate: Quantity, *, percent: Percent, tolerance: Fraction
+    gold: Quantity,
+    candidate: Quantity,
+    *,
+    percent: Percent = "either",
+    tolerance: Fraction = Fraction(0),
+    require_units: bool = False,
 ) -> bool:
     """Whether two numbers are equal under the options of the verifier.
 
     Args:
         gold: the reference.
         candidate: what was answered.
-        percent: what a percent sign on one side only means; see `MathVerifier.Config`.
+        percent: what a percent sign on one side only means; see `MathConfig`.
         tolerance: largest difference relative to `gold`; 0 compares exactly.
+        require_units: whether the unit of `gold` has to be there.
     """
-    if gold.unit and candidate.unit and gold.unit != candidate.unit:
+    if require_units and gold.unit and candidate.unit is None:
         return False
+    value, other = gold.value, candidate.value
+    if gold.unit and candidate.unit:
+        if gold.unit.dimension != candidate.unit.dimension:
+            return False
+        value, other = value * gold.unit.factor, other * candidate.unit.factor
     if gold.percent == candidate.percent or percent == "unit":
-        return _close(gold.value, candidate.value, tolerance)
-    scaled = _close(_times_percent(gold), _times_percent(candidate), tolerance)
-    return scaled or (percent == "either" and _close(gold.value, candidate.value, tolerance))
+        return close(value, other, tolerance)
+    scaled = close(_times_percent(gold), _times_percent(candidate), tolerance)
+    return scaled or (percent == "either" and close(value, other, tolerance))
 
 
 def _times_percent(quantity: Quantity) -> Fraction:
     return quantity.value / 100 if quantity.percent else quantity.value
 
 
-def _close(gold: Fraction, candidate: Fraction, tolerance: Fraction) -> bool:
-    return gold == candidate or abs(gold - candidate) <= tolerance * abs(gold)
+def close(gold: Fraction, candidate: Fraction, tolerance: Fraction) -> bool:
+    """Whether two numbers differ by no more than `tolerance` times the first."""
+    if gold == candidate:
+        return True
+    return tolerance != 0 and abs(gold - candidate) <= tolerance * abs(gold)

@@ -3,8 +3,9 @@ r"""From a completion to the one text that is its answer.
 Exactly one candidate is taken, so that listing many answers gains nothing:
 
 1. what follows the last `</think>`; nothing, if the reasoning never ended;
-2. the last balanced `\boxed{...}` or `\fbox{...}`; boxes joined by nothing but "or", "and" or a
-   comma count as one answer with several parts;
+2. "The final answer is ... I hope it is correct" behind all boxes; else the last balanced
+   `\boxed{...}` or `\fbox{...}`; boxes joined by nothing but "or", "and" or a comma count as one
+   answer with several parts;
 3. the last of `<answer>...</answer>`, `#### ...`, `A: ...`, "the answer is ...", "Answer: ...";
 4. the whole completion, if it is a single expression;
 5. the last mathematics in $ $ or \( \), or the last number, whichever stands later.
@@ -16,21 +17,41 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from grpo_verifiers.math.boxes import find_boxes
 from grpo_verifiers.math.limits import MAX_COMPLETION_CHARS
+from grpo_verifiers.math.normalise import unescaped
 from grpo_verifiers.math.prose import bare_expression, is_expression, last_in_prose, statement
 
-Method = Literal["boxed", "answer_tag", "hashes", "line", "statement", "whole", "prose"]
+Method = Literal["boxed", "answer_tag", "hashes", "line", "statement", "whole", "prose", "option"]
 
-_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BOX_JOINT = re.compile(r"[\s$\\)(.]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:or|and)(?:\s*\})?)[\s$\\)(]*")
 _MARKER = re.compile(
     r"(?P<answer_tag><answer>)|(?P<hashes>\#\#\#\#)|(?P<line>(?:^|\n)[ \t*]*(?-i:A)[ \t]*:)"
+    r"|(?P<negated>\banswers?\s+(?:is\s*n['’]t|is not|is never|cannot be|can['’]?t be)\b)"
     r"|(?P<statement>\banswers?\b[^.:=\n]{0,60}?(?:\bis\b|\bare\b|\bbe\b|[:=：])"
     r"|(?:^|\n)[ \t#*]*(?:final )?answers?[ \t*]*\n|答案[是为：:])",
     re.IGNORECASE,
 )
+# A last line of nothing but a marker and a number: the common case, and cheap to see.
+_PLAIN_LINE = re.compile(r"(?:(?P<hashes>####)|A:)[ \t]*(?P<number>[$-]*[0-9][0-9.,]*%?)\s*")
+_END_TOKENS = re.compile(r"(?:\s*(?:</s>|<\|[a-zA-Z_]+\|>|<eos>|<end_of_turn>))+\s*\Z")
+# The set phrase of a well-known prompt, which a box of an intermediate result does not outrank.
+_FINAL_ANSWER = re.compile(
+    r"final answer is:?\s((?:(?!final answer is).){1,300}?\.)\s{0,3}I hope it is correct", re.DOTALL
+)
+_QUOTES = re.compile(r"\\?[\"“”]")
+_TOKEN_CHARS = 200
 _TAIL_CHARS = 300
-_MAX_JOINT_CHARS = 40
+_OPTION_CHARS = 2_000
+_REASONING = re.compile(r"</(?:think|thinking|reasoning|thought)>")
+_REASONING_BEGINS = re.compile(r"<(?:think|thinking|reasoning|thought)>")
+_OPTION = re.compile(
+    r"\b(?:option|choice|answer|choose|select|pick)(?:\s+is)?\s*:?\s*\**\s*(?:\\text\{\s*)?"
+    r"\(?([A-J])\b(?![a-z'])"
+)
+_FIRST_LETTER = re.compile(r"\s*\**\(?([A-J])[).:](?=\s|\*|\Z)")
+_LETTER = re.compile(r"(?<![A-Za-z0-9)])\(([A-J])\)")
+_OPTION_BEHIND = re.compile(r"[\s).,*]*\(?\s*(?:or\b|and\b|/|,|&)[\s,]*(?:maybe\s+)?\(?[A-J]\b")
+_OPTION_BEFORE = re.compile(r"(?:\bor|/|,|\bnot|n't)\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +61,12 @@ class Extraction:
     Attributes:
         text: the answer as written.
         method: how it was found.
+        boxes: the different contents of all boxes, if it was found in one.
     """
 
     text: str
     method: Method
+    boxes: tuple[str, ...] = ()
 
 
 def extract_answer(
@@ -56,68 +79,74 @@ def extract_answer(
         prompt: what it continues; a prompt that ends in `<think>` opens the reasoning.
         require_boxed: accept nothing but a box.
     """
-    text = after_reasoning(completion, opened=prompt.rstrip().endswith("<think>"))
-    text = text[-MAX_COMPLETION_CHARS:]
-    if "\\boxed" in text or "\\fbox" in text:
-        box, cut_off = last_box(text)
-        if box is not None:
-            return Extraction(box, "boxed")
-        if cut_off:
+    text = visible(completion, prompt)
+    if "boxed" in text or "\\fbox" in text:
+        boxes = find_boxes(text)
+        final = None if require_boxed else _FINAL_ANSWER.search(text, text.rfind("boxed"))
+        if final and (answer := statement(_QUOTES.sub("", final[1]))):
+            return Extraction(answer, "statement")
+        if boxes.last is not None:
+            return Extraction(boxes.last, "boxed", boxes.contents)
+        if boxes.is_cut_off:
             return None  # `\boxed{7` may be the beginning of 72
     if require_boxed:
         return None
     return _marked(text) or _unmarked(text)
 
 
+def extract_choice(completion: str, *, prompt: str = "") -> Extraction | None:
+    """The letter of the option that a completion without a box names last; None without one."""
+    text = visible(completion, prompt)[-_OPTION_CHARS:]
+    if marker := _last_marker(text):
+        text = text[marker.start() :]
+    text = " ".join(text.split())
+    named = list(_OPTION.finditer(text))
+    letters = list(_LETTER.finditer(text))
+    if len({letter[1] for letter in letters}) == 1:
+        named.append(letters[-1])  # more than one are a list of the options
+    if not named and not letters and (first := _FIRST_LETTER.match(text)):
+        named.append(first)
+    if not named or _OPTION_BEFORE.search(text, 0, named[-1].start()):
+        return None
+    if _OPTION_BEHIND.match(text, named[-1].end()):
+        return None
+    return Extraction(named[-1][1], "option")
+
+
+def visible(completion: str, prompt: str = "") -> str:
+    """The part of a completion in which the answer is looked for: the end, after the reasoning."""
+    opened = prompt.rstrip().endswith("<think>")
+    text = unescaped(after_reasoning(completion, opened=opened)[-MAX_COMPLETION_CHARS:])
+    if not text.endswith(">"):
+        return text
+    return text[:-_TOKEN_CHARS] + _END_TOKENS.sub("", text[-_TOKEN_CHARS:])
+
+
 def after_reasoning(completion: str, *, opened: bool = False) -> str:
     """What follows the last `</think>`; nothing, if an opened `<think>` never ends."""
-    _, end, tail = completion.rpartition("</think>")
-    if end:
-        return tail.partition("<think>")[0]
-    return "" if opened else completion.partition("<think>")[0] if "<think>" in tail else tail
-
-
-def last_box(text: str) -> tuple[str | None, bool]:
-    """The content of the last balanced box, with the boxes that are merely joined to it.
-
-    Returns:
-        the content, None if no box is balanced, and whether a box is open at the end of the text.
-    """
-    opened: list[tuple[int, int] | None] = []  # (start, start of content) of boxes, None of braces
-    boxes: list[tuple[int, int, int]] = []  # (start, start of content, end of content)
-    for match in _BOX_TOKEN.finditer(text):
-        token = match.group()
-        if token == "{":
-            opened.append(None)
-        elif token == "}":
-            box = opened.pop() if opened else None
-            if box is not None:
-                while boxes and boxes[-1][0] > box[0]:
-                    boxes.pop()  # boxes inside this one
-                boxes.append((*box, match.start()))
-        elif len(token) > 2:
-            opened.append((match.start(), match.end()))
-    if not boxes:
-        return None, any(box is not None for box in opened)
-    contents = [text[boxes[-1][1] : boxes[-1][2]]]
-    for earlier, later in zip(reversed(boxes[:-1]), reversed(boxes[1:]), strict=True):
-        start, end = earlier[2] + 1, later[0]
-        if end - start > _MAX_JOINT_CHARS or not _BOX_JOINT.fullmatch(text, start, end):
-            break
-        if text[earlier[1] : earlier[2]] != contents[0]:
-            contents.insert(0, text[earlier[1] : earlier[2]])
-    return " , ".join(contents), False
+    tail = completion
+    if "</" in completion:
+        for match in _REASONING.finditer(completion):
+            tail, opened = completion[match.end() :], False
+    if opened:
+        return ""
+    begins = _REASONING_BEGINS.search(tail) if "<" in tail else None
+    return tail[: begins.start()] if begins else tail
 
 
 def _marked(text: str) -> Extraction | None:
     """The answer behind the last marker."""
+    if plain := _PLAIN_LINE.fullmatch(text, text.rstrip().rfind("\n") + 1):
+        return Extraction(plain["number"], "hashes" if plain["hashes"] else "line")
     last = _last_marker(text)
     if last is None:
         return None
-    rest = text[last.end() :]
+    rest = text[last.end() :].partition("</answer>")[0]
+    if last["negated"]:
+        return Extraction("not " + rest.strip().partition("\n")[0][:_TAIL_CHARS], "statement")
     if last["answer_tag"]:
         method: Method = "answer_tag"
-        rest = rest.partition("</answer>")[0].strip()
+        rest = rest.strip()
     elif last["statement"]:
         method = "statement"
     else:

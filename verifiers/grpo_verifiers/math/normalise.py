@@ -9,94 +9,42 @@ from __future__ import annotations
 
 import re
 
+from grpo_verifiers.math.characters import plain_characters
 from grpo_verifiers.math.limits import MAX_ANSWER_CHARS, MAX_NESTING, check_length, check_nesting
+from grpo_verifiers.math.spelling import canonical_commands
 
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
-_CHARACTERS = str.maketrans(
-    {
-        **{char: digit for char, digit in zip("０１２３４５６７８９", "0123456789", strict=True)},
-        **dict(zip("（）［］｛｝，．：；＋－＝％＄", "()[]{},.:;+-=%$", strict=True)),
-        **dict.fromkeys("−–—‐‑‒﹣", "-"),
-        **dict.fromkeys("\u00a0\u2009\u200a\u202f\u3000", " "),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff€£¥₹", ""),
-        **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "∗": "*", "⁄": "/"},
-        **{
-            "π": r"\pi ",
-            "∞": r"\infty ",
-            "√": r"\sqrt ",
-            "±": r"\pm ",
-            "∓": r"\mp ",
-            "°": r"^\circ ",
-        },
-        **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "≈": r"\approx ", "∈": r"\in "},
-        **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "θ": r"\theta ", "α": r"\alpha "},
-        **{
-            "β": r"\beta ",
-            "λ": r"\lambda ",
-            "φ": r"\phi ",
-            "⟨": "(",
-            "⟩": ")",
-            "、": ",",
-            "。": ".",
-        },
-        **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}"},
-        **{"¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}"},
-    }
-)
-_SUPERSCRIPT_RUN = re.compile(f"[{_SUPERSCRIPTS}]+")
-_SUPERSCRIPT_DIGITS = str.maketrans(_SUPERSCRIPTS, "0123456789+-")
-
-_COMMAND = re.compile(r"\\(?:[a-zA-Z]+|.)", re.DOTALL)
-_COMMANDS = {
-    **dict.fromkeys([r"\dfrac", r"\tfrac", r"\cfrac"], r"\frac"),
-    **dict.fromkeys([r"\dbinom", r"\tbinom"], r"\binom"),
-    **dict.fromkeys([r"\left", r"\right", r"\mleft", r"\mright", r"\middle"], ""),
-    **dict.fromkeys([r"\big", r"\Big", r"\bigg", r"\Bigg", r"\bigl", r"\bigr"], ""),
-    **dict.fromkeys([r"\Bigl", r"\Bigr", r"\biggl", r"\biggr", r"\limits"], ""),
-    **dict.fromkeys([r"\displaystyle", r"\textstyle", r"\boxed", r"\fbox", r"\rm", r"\bf"], " "),
-    **dict.fromkeys([r"\!", r"\$", r"\(", r"\)", r"\[", r"\]"], ""),
-    **dict.fromkeys([r"\,", r"\;", r"\:", r"\ ", "\\\n", r"\quad", r"\qquad", r"\thinspace"], " "),
-    **dict.fromkeys([r"\mathrm", r"\mbox", r"\textbf", r"\textit", r"\textrm"], r"\text"),
-    **dict.fromkeys([r"\mathbf", r"\mathit", r"\mathsf", r"\textnormal", r"\bm"], r"\text"),
-    **dict.fromkeys([r"\lbrace"], r"\{"),
-    **dict.fromkeys([r"\rbrace"], r"\}"),
-    **dict.fromkeys([r"\lbrack"], "["),
-    **dict.fromkeys([r"\rbrack"], "]"),
-    **dict.fromkeys([r"\langle", r"\lparen"], "("),
-    **dict.fromkeys([r"\rangle", r"\rparen"], ")"),
-    **dict.fromkeys([r"\lvert", r"\rvert", r"\vert"], "|"),
-    **dict.fromkeys([r"\le", r"\leqslant"], r"\leq"),
-    **dict.fromkeys([r"\ge", r"\geqslant"], r"\geq"),
-    **dict.fromkeys([r"\ne"], r"\neq"),
-    **dict.fromkeys([r"\lt"], "<"),
-    **dict.fromkeys([r"\gt"], ">"),
-    **dict.fromkeys([r"\varnothing"], r"\emptyset"),
-    **dict.fromkeys([r"\thickapprox", r"\simeq"], r"\approx"),
-    **dict.fromkeys([r"\ast"], "*"),
-    **dict.fromkeys([r"\%", r"\percent"], "%"),
-    **dict.fromkeys([r"\degree"], r"^\circ"),
-    **dict.fromkeys([r"\colon"], ":"),
-}
-_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[a-zA-Z{}])")
-_TEXT = re.compile(r"\\text\s*\{")
-_ARRAY = re.compile(r"\\begin\{array\}\s*\{[lcr|]*\}")
-_BLACKBOARD = re.compile(r"\\mathbb\s*([A-Z])")
-_NEGATIVE_SPACE = re.compile(r"\\!\s*|\\(?:left|right)\.")
-_OPERATOR_NAME = re.compile(r"\\operatorname\*?\s*\{\s*([a-zA-Z]+)\s*\}")
-_TEXT_CONNECTIVE = re.compile(r"\\text\{\s*,?\s*(or|and)\s*\}")
-_TEXT_LETTER = re.compile(r"\\text\{\s*\(?([A-Za-z])\)?\.?\s*\}")
-_TEXT_EMPTY = re.compile(r"\\text\{\s*\}")
-_TEXT_WITH_DIGITS = re.compile(r"\\text\{([^{}]*[0-9][^{}]*)\}")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?")
 _PLAIN_FUNCTION = re.compile(
-    r"(?<![\\a-zA-Z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|infinity|inf)"
-    r"(?![a-zA-Z])"
+    r"(?<![\\a-zA-Z])(?:(?P<function>sqrt|arcsin|arccos|arctan|a?sinh?|a?cosh?|a?tanh?|cot|csc"
+    r"|(?<![0-9])(?<![0-9] )sec|log|ln|exp)(?![a-zA-Z])"
+    r"|(?P<called>abs|floor|ceil|gcd|lcm|max|min|cbrt)(?=\()"
+    r"|(?P<symbol>pi|theta|alpha|lambda|infinity|infty|inf|oo)(?![a-zA-Z]))"
 )
+_SYMBOLS = dict.fromkeys(["infinity", "inf", "oo"], r"\infty ")
+_SIGNS = (
+    (re.compile(r"<=|=<"), r"\\leq "),
+    (re.compile(r">="), r"\\geq "),
+    (re.compile(r"(?<![0-9)}])!=|<>|/="), r"\\neq "),
+    (re.compile(r"=="), "="),
+    (re.compile(r"\.\.\."), r"\\ldots "),
+    (re.compile(r"~|\\hspace"), " "),
+    (re.compile(r"\s*\{\s*([,:;])\s*\}\s*"), r"\1"),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\^\s*\{?\s*(?:\\circ(?![a-zA-Z])|o(?![a-zA-Z]))\s*\}?"), "°"),
+    (re.compile(r"\^\s*\{?\s*'+\s*\}?"), "'"),
+)
+_ANY_SIGN = re.compile(r"[<>=~*]|\.\.|[,:;]\s*\}|\^\s*\{?\s*(?:\\circ|o|')")
+_GLUING_DOLLAR = re.compile(r"(?<=[0-9])\s*\$\s*(?=[0-9])")
+_CURRENCY = re.compile(r"(?:Rs|RM|USD|EUR|GBP|INR|US)\b\.?\s*(?=-?[0-9])")
+_CONTROL = {"\x0c": r"\f", "\x08": r"\b", "\x07": r"\a", "\x0b": r"\v"}
+_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\Z")
 _SPACES = re.compile(r"\s+")
 _SIMPLE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_TRAILING = " .,;:"  # not "!", which is a factorial
+_TRAILING = " .,;:\\"  # not "!", which is a factorial
+_LEADING = re.compile(r"(?:[=:]|\\(?:approx|quad)(?![a-zA-Z]))\s*(?=.)")
 
 _ARGUMENTS = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
+_COMMAND = re.compile(r"\\(?:[a-zA-Z]+|.)", re.DOTALL)
+_TAKES = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1}
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _PARENTHESES = re.compile(r"[()]")
 _NUMBER_TOKEN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?|[+-][a-zA-Z]")
@@ -114,17 +62,30 @@ def canonical(text: str) -> str:
     if _SIMPLE.fullmatch(text):
         return text
     check_length(text, MAX_ANSWER_CHARS)
-    if not text.isascii():
-        text = _SUPERSCRIPT_RUN.sub(_superscript, text).translate(_CHARACTERS)
-    if "\\\\" in text and "\\begin" not in text:
-        text = _DOUBLED_BACKSLASH.sub(r"\\", text)
+    text = plain_characters(_SPACES.sub(" ", unescaped(text)))
     if "\\" in text:
-        text = _canonical_commands(text)
-    text = text.replace("$", "").replace("~", " ").replace("{,}", ",").replace("**", "^")
+        text = canonical_commands(text)
+    if "$" in text:
+        text = _GLUING_DOLLAR.sub(" ", text).replace("$", "")
+    if "R" in text[:4] or "U" in text[:4]:
+        text = _CURRENCY.sub("", text, count=1)
+    if _ANY_SIGN.search(text):
+        for pattern, replacement in _SIGNS:
+            text = pattern.sub(replacement, text)
     check_nesting(text, MAX_NESTING)
-    text = _PLAIN_FUNCTION.sub(_function, text)
-    text = brace_arguments(_DEGREES.sub("°", text))
+    check_length(text, 2 * MAX_ANSWER_CHARS)  # some characters have long names
+    if text[:1].isdigit() and text.endswith(("st", "nd", "rd", "th")):
+        text = _ORDINAL.sub("", text)
+    text = brace_arguments(_PLAIN_FUNCTION.sub(_function, text))
     return _strip(_SPACES.sub(" ", text))
+
+
+def unescaped(text: str) -> str:
+    r"""A text in which \f, \b, \a and \v are again the beginnings of commands, not controls."""
+    for control, command in _CONTROL.items():
+        if control in text:
+            text = text.replace(control, command)
+    return text.replace("\text{", "\\text{").replace("\times", "\\times") if "\t" in text else text
 
 
 def balanced_end(text: str, start: int) -> int:
@@ -178,15 +139,22 @@ def _argument(text: str, position: int, name: str) -> tuple[str | None, int]:
             return text[position + 1 : end - 1], end
         if number := _NUMBER_TOKEN.match(text, position):
             return number.group(), number.end()
+    if name == "^" and char in "+*-" and text[position + 1 : position + 2] in ("", " ", ",", ")"):
+        return char, position + 1
     if name == "_" and (number := _INDEX.match(text, position)):
         return number.group(), number.end()
     return (char, position + 1) if char.isalnum() else (None, position)
 
 
 def _command_end(text: str, position: int) -> int:
-    """Position after a command and the braced groups that follow it."""
+    """Position after a command and its arguments."""
     command = _COMMAND.match(text, position)
     end = command.end() if command else position + 1
+    for _ in range(_TAKES.get(text[position:end], 0)):
+        if end < len(text) and text[end] != "{":
+            end = _argument(text, end, "")[1]
+        elif (closed := balanced_end(text, end)) > 0:
+            end = closed
     while end < len(text) and text[end] == "{" and (closed := balanced_end(text, end)) > 0:
         end = closed
     return end
@@ -201,34 +169,18 @@ def _parenthesis_end(text: str, start: int) -> int:
     return -1
 
 
-def _canonical_commands(text: str) -> str:
-    text = _NEGATIVE_SPACE.sub("", _ARRAY.sub(r"\\begin{matrix}", text))
-    text = _BLACKBOARD.sub(r"\\mathbb{\1}", text)
-    text = text.replace(r"\end{array}", r"\end{matrix}")
-    text = _OPERATOR_NAME.sub(r"\\\1 ", text)
-    text = _COMMAND.sub(lambda match: _COMMANDS.get(match.group(), match.group()), text)
-    if "\\text" in text:
-        text = _TEXT.sub(r"\\text{", text)
-        text = _TEXT_CONNECTIVE.sub(r" \1 ", text)
-        text = _TEXT_LETTER.sub(r"\1", text)
-        text = _TEXT_EMPTY.sub(" ", text)
-        if whole := _TEXT_WITH_DIGITS.fullmatch(text.strip()):
-            text = whole.group(1)
-    return text
-
-
-def _superscript(match: re.Match[str]) -> str:
-    return "^{" + match.group().translate(_SUPERSCRIPT_DIGITS) + "}"
-
-
 def _function(match: re.Match[str]) -> str:
-    name = match.group(1)
-    return r"\infty " if name.startswith("inf") else f"\\{name} "
+    name = match.group()
+    if name == "cbrt":
+        return r"\sqrt[3]"
+    return _SYMBOLS.get(name, f"\\{name} ")
 
 
 def _strip(text: str) -> str:
-    """Remove trailing punctuation and braces round the whole."""
+    """Remove what surrounds the answer: braces, punctuation, a sign of equality in front."""
     text = text.strip().rstrip(_TRAILING).strip()
+    if leading := _LEADING.match(text):
+        text = text[leading.end() :]
     while text.startswith("{") and balanced_end(text, 0) == len(text):
         text = text[1:-1].strip().rstrip(_TRAILING)
     return text

@@ -13,7 +13,7 @@ _TAILS = (60, 400)
 _CUT_CHARS = 20
 _FORMULA_TAIL = 2_000  # where the last formula is looked for
 
-_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|,[0-9]{2}(?![0-9,]))?|\.[0-9]+"
 _NUMBER = re.compile(
     rf"""
     (?<![\w.,^\\])                              # not within a word, a number, or an exponent
@@ -29,23 +29,49 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
-_SENTENCE_END = re.compile(r"(?<!\bapprox)[.!?。](?=[\s*\"'$)]|\Z)|\n")
+_SENTENCE_END = re.compile(r"(?<!\bapprox)(?<!\bi\.e)(?<!\be\.g)[.!?。](?=[\s*\"'$)]|\Z)|\n")
 _CLAUSE_END = re.compile(
-    r",?\s+(?:because|since|as|so|which|where|when|after|if|given|meaning)\b|,\s+(?=[a-z]{3,})(?!and\b)"
-    r"|\s+\((?=[a-zA-Z]{2})"
+    r",?\s+(?:because|since|as|so|which|where|when|after|if|given|meaning)\b|,\s+(?=[a-z]{3,})(?!and\b|maybe|perhaps|possibly|alternatively)"
+    r"|\s+\((?!or\b|and\b)(?=[a-zA-Z]{2})"
 )
-_HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"\b(?:or|either|between|maybe|perhaps|possibly|alternatively)\b", re.IGNORECASE
+)
+# What makes a number the beginning of more: 7 times 8, 7 + x, 7 \cdot 8.
+_GOES_ON = re.compile(
+    r"\s*(?:[-+*/^=<>\\({\[|!_]|(?:times|plus|minus|divided|over|choose|mod|to|but"
+    r"|through|versus|squared|cubed)\b)"
+)
+# Words before a number that make it another answer: at least 7, half of 7.
+_CHANGES = re.compile(
+    r"\b(?:less|more|fewer|greater|smaller|larger|least|most|under|over|below|above|half|third|quarter"
+    r"|twice|thrice|double|triple|root|square|cube|plus|times|divided|minus|not|never|cannot|neither"
+    r"|nor|no|without|except|from)\b|n't\b",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[0-9])", re.IGNORECASE)
+_LIST_OF_WORDS = re.compile(r"[A-Za-z]+(?:\s*,\s*(?:(?:and|or)\s+)?[A-Za-z]+)+")
 _OR_BEFORE = re.compile(r",?\s*(?:\\text\{\s*)?\bor(?:\s*\})?\s*\Z")
-_DISPLAY = re.compile(r"\$\$(.{1,500}?)\$\$|\\\[(.{1,500}?)\\\]", re.DOTALL)
-_INLINE = re.compile(r"\$([^$\n]{1,500})\$(?![0-9])|\\\((.{1,500}?)\\\)", re.DOTALL)
+_DISPLAY = re.compile(r"\$\$([^$]{1,2000})\$\$|\\\[((?:(?!\\\[).){1,2000}?)\\\]", re.DOTALL)
+_INLINE = re.compile(r"\$([^$]{1,2000})\$(?![0-9])|\\\(((?:(?!\\\().){1,2000}?)\\\)", re.DOTALL)
 _CONTINUES = re.compile(r"\s*(?:,|;|,?\s*(?:or|and))\s*(?:\$|\\\(|[0-9])")
-_DELIMITERS = re.compile(r"\\[()\[\]]|\$|\*\*|`")
+_NEGATION = re.compile(r"(?:not|never|neither|no longer)\b", re.IGNORECASE)
+# A second answer behind the first: "$7$, or maybe $8$", "$7$. Or $8$."
+_ALTERNATIVE_CHARS = 200
+_ALTERNATIVE = re.compile(
+    r"[\s.,;]*\(?\s*(?:or|alternatively|maybe|perhaps|possibly)\b[\s,:]*(?:[a-z']+[\s,:]+){0,4}"
+    r"(?=\$|\\\(|[-0-9])",
+    re.IGNORECASE,
+)
+_DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$|\*\*|`")
 _QUANTITY_TAIL = re.compile(r"\s*%?(?:\s*[A-Za-z]+[.²³]?){0,3}")
 
 _NOT_PROSE = re.compile(
-    r"\\(?:text|mathrm|mbox|textbf|textit|operatorname)\s*\{[^{}]*\}|\\(?:begin|end)\{[a-z]*\}"
+    r"\\(?:text|mathrm|mbox|textbf|textit|operatorname)\s*\{[^{}]*\}"
+    r"|\\(?:begin|end)\s*\{[a-z]*\}(?:\s*\{[clr|]*\})?"
     r"|\\[a-zA-Z]+|\b(?:or|and|sqrt|sin|cos|tan|cot|sec|csc|log|exp|arcsin|arccos|arctan|inf|infinity)\b"
 )
+_SEVERAL = re.compile(r"\b(?:or|and)\b|[,;]\s")
 _PROSE_WORD = re.compile(r"[a-zA-Z]{3,}|\b(?:is|to|of|in|it|so|we|he|by|at|on|an|as|if)\b")
 _FEW_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,3}")
 
@@ -55,12 +81,19 @@ def bare_expression(text: str) -> str | None:
 
     An equation whose right side is a number stands for that number: `71 + 26 = 97`.
     """
-    text = text.strip().rstrip(".!。").rstrip()
+    text = text.strip().strip("*_").rstrip(".!。").rstrip()
+    whole = _DISPLAY.fullmatch(text) or _INLINE.fullmatch(text)
+    if whole:
+        return (whole.group(1) or whole.group(2)).strip()
     if not text or len(text) > MAX_BARE_CHARS or "\n" in text:
         return None
     if is_expression(text):
         right = text.rpartition("=")[2].strip()
-        return right if "=" in text and _NUMBER.fullmatch(right) else text
+        return (
+            right
+            if "=" in text and not _SEVERAL.search(text) and _NUMBER.fullmatch(right)
+            else text
+        )
     return text if _FEW_WORDS.fullmatch(text) and len(text) <= 40 else None
 
 
@@ -80,16 +113,21 @@ def statement(text: str) -> str:
     """The answer in what follows "the answer is"; empty if nothing does."""
     text = text.lstrip(" \t\r\n*:：#")
     if display := _DISPLAY.match(text):
-        return (display.group(1) or display.group(2)).strip()
+        return (display.group(1) or display.group(2)).strip() + _alternative(text, display.end())
     inline = _INLINE.match(text)
-    if inline and not _CONTINUES.match(text, inline.end()):
+    if inline and not _CONTINUES.match(text[inline.end() : inline.end() + _ALTERNATIVE_CHARS]):
         content = (inline.group(1) or inline.group(2)).strip()
         if is_expression(content):
-            return content
+            return content + _alternative(text, inline.end())
     text = text[:MAX_SENTENCE_CHARS]
     end = _SENTENCE_END.search(text)
+    if _NEGATION.match(text):
+        return text[: end.start()] if end else text  # which equals nothing
     sentence = _DELIMITERS.sub("", text[: end.start()] if end else text).strip(" *:,;")
+    sentence = _NEGATIVE.sub("-", sentence)
     if is_expression(sentence):
+        return sentence + (_alternative(text, end.start()) if end else "")
+    if _LIST_OF_WORDS.fullmatch(sentence):
         return sentence
     clause = _CLAUSE_END.split(sentence, maxsplit=1)[0].strip(" *:,;")
     if is_expression(clause):
@@ -99,7 +137,24 @@ def statement(text: str) -> str:
         return clause
     if len(numbers) > 1 and _HEDGE.search(clause):
         return " or ".join(numbers)
-    return numbers[0] if _NUMBER.match(clause) else numbers[-1]
+    first = _NUMBER.match(clause)
+    if first is None:
+        before = clause[: clause.rindex(numbers[-1])]
+        return clause if _CHANGES.search(before) else numbers[-1]
+    return clause if _GOES_ON.match(clause, first.end()) else numbers[0]
+
+
+def _alternative(text: str, position: int) -> str:
+    """The second answer that a sentence goes on with, as " or ..."; empty without one."""
+    text = text[position : position + _ALTERNATIVE_CHARS]
+    match = _ALTERNATIVE.match(text)
+    if match is None:
+        return ""
+    second = _INLINE.match(text, match.end()) or _NUMBER.match(text, match.end())
+    if second is None:
+        return ""
+    content = next((group for group in second.groups() if group), second.group())
+    return f" or {content.strip()}"
 
 
 def last_in_prose(text: str) -> str | None:

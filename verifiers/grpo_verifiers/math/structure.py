@@ -7,74 +7,48 @@ r"""The shape of an answer: a single expression, a group of them, or a relation 
     2x + 1                          Leaf("2x + 1")
 
 Only brackets, separators and relation signs at the outermost level are looked at, so this needs no
-grammar of expressions; leaves are compared by `equality`.
+grammar of expressions; leaves are compared by `leaves`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from grpo_verifiers.math.exact import read_quantity
 from grpo_verifiers.math.limits import MAX_ITEMS, AnswerTooLarge
+from grpo_verifiers.math.matrices import read_determinant, read_matrix
+from grpo_verifiers.math.nodes import CONSTANTS, LABEL, Group, Leaf, Node, Relation
+from grpo_verifiers.math.splitting import closes_at_end, split, top_tokens
+from grpo_verifiers.math.words import clock
 
-_TOKEN = re.compile(r"\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+|\\.|[(){}\[\],;:=<>&]", re.DOTALL)
-_CONNECTIVE = re.compile(r"(?:,\s*|(?<=[\s)}\]]))(?:or|and)(?=[\s(\\])")
-_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
-_RELATIONS = {"=": "=", "<": "<", ">": ">", r"\leq": "<=", r"\geq": ">=", r"\neq": "!="}
-_MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_MATRIX = re.compile(r"\\begin\{([pb]?(?:small)?matrix)\}(.*)\\end\{\1\}", re.DOTALL)
-_ROW_SPACING = re.compile(r"(\\\\)\s*\[[0-9.]+\s*(?:pt|ex|em|mm|cm)\]")
-_SET_BUILDER = re.compile(r"[a-zA-Z]\s*(?:\\in\s*\\mathbb\{?R\}?\s*)?(?:\||\\mid|:)(.+)")
+_CONNECTIVE = re.compile(
+    r"(?:,\s*|(?<=[\s)}\]0-9]))(or|and)(?=[\s(\\])|(?<=[0-9)}])(or)(?=[A-Za-z]\S*=)"
+)
+_OR = re.compile(r"(?<=[\s)}\]])or(?=[\s(\\])")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?<!\b0),(?=[0-9]{3}(?![0-9]))")
+_RELATIONS = {
+    **{"=": "=", "<": "<", ">": ">", r"\leq": "<=", r"\geq": ">=", r"\neq": "!="},
+    r"\equiv": "=",
+}
+_INEQUALITIES = frozenset(["<", "<=", ">", ">="])
+_SET_BUILDER = re.compile(r"([a-zA-Z])\s*(?:\\in\s*\\mathbb\{?R\}?\s*)?(?:\||:)(.+)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+# A condition that is no part of the answer: k \in \mathbb{Z}.
+_CONDITION = re.compile(
+    r"(?:where |for )?[a-z](?:\s*,\s*[a-z])*\s*\\in\s*\\mathbb\{[A-Z]\}(?:\s*[_^]\{[^{}]*\})?"
+    r"|(?:\\text\{)?\s*(?:where|for)\b.*(?:integer|real|natural)[^{}0-9]*\}?"
+)
+_CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+_MODULUS = re.compile(r"(.+?)\s*\(?\s*\\(?:pmod|mod|bmod)\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]+))\s*\)?")
 # "either", "x \in", "The answer is", "Answer:", "\text{The area is }" in front of an answer.
 _PREAMBLE = re.compile(
-    r"(?:either|both)\s+|[a-zA-Z]\s*\\in(?![a-zA-Z])|(?:[A-Za-z]+\s+){0,8}(?:is|are|equals)\s+"
-    r"|[A-Za-z][A-Za-z ]{2,40}:(?=\s)|\\text\{[^{}0-9]*(?:\b(?:is|are|equals)|:|=)\s*\}"
+    r"(?:either|both)\s+|(?:[a-zA-Z]|\([a-z](?:\s*,\s*[a-z])*\))\s*\\in(?![a-zA-Z])"
+    r"|(?:[A-Za-z]+\s+){0,8}(?:is|are|equals)\s+(?!not\b)"
+    r"|(?!lambda\b|and\b|or\b)[A-Z][A-Za-z ]{2,40}:(?=\s)"
+    r"|(?!lambda\b)[a-z]+(?: [a-z]+){1,5}:(?=\s)"
+    r"|\\text\{[^{}0-9]*(?:\b(?:is|are|equals)|:|=)\s*\}"
 )
-_LABEL = re.compile(
-    r"(?:\\[a-zA-Z]+\s*)?(?:\\[a-zA-Z]+|\\text\{[^{}]*\}|[A-Za-z][A-Za-z ]{0,40})"
-    r"(?:_\{[^{}]*\})?(?:\^\{-1\})?'*\s*(?:\([^()=]*\))?"
-)
-_CONSTANTS = frozenset([r"\pi", r"\infty", r"\emptyset", "e", "i"])
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One expression, number, or word, as canonical text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Several answers.
-
-    Attributes:
-        kind: "list" (bare commas), "set", "union", "ratio", "matrix" (of "row" groups), or the two
-            brackets round a tuple or interval: "()", "(]", "[)", "[]".
-        items: its members in the order written.
-    """
-
-    kind: str
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """Expressions joined by =, <, >, <=, >= or !=."""
-
-    parts: tuple[Node, ...]
-    operators: tuple[str, ...]
-
-    def mirrored(self) -> Relation:
-        """The same relation read from right to left."""
-        operators = tuple(_MIRRORED[operator] for operator in reversed(self.operators))
-        return Relation(tuple(reversed(self.parts)), operators)
-
-
-Node = Leaf | Group | Relation
 
 
 def read_structure(text: str) -> Node:
@@ -86,9 +60,12 @@ def read_structure(text: str) -> Node:
     text = text.strip()
     while (preamble := _PREAMBLE.match(text)) and preamble.end() < len(text):
         text = text[preamble.end() :].strip()
-    if read_quantity(text) is not None:
+    if text.startswith("|") and LABEL.fullmatch(text):
         return Leaf(text)
-    for read in (_list, _relation, _union, _brackets, _matrix, _plus_minus, _ratio):
+    if read_quantity(text) is not None or (":" in text and clock(text) is not None):
+        return Leaf(text)
+    readers = (_cases, _list, _modulo, _relation, _union, _brackets, _matrix, _plus_minus, _ratio)
+    for read in readers:
         node = read(text)
         if node is not None:
             return node
@@ -96,35 +73,12 @@ def read_structure(text: str) -> Node:
 
 
 def is_label(node: Node) -> bool:
-    r"""Whether a side of an equation only names what is asked: x, f(x), \angle A, Area."""
+    r"""Whether a side of an equation only names what is asked: x, f(x), \angle A, Area, a:b."""
     if isinstance(node, Group):
-        return node.kind == "()" and all(is_label(item) for item in node.items)  # (x, y)
-    if not isinstance(node, Leaf) or node.text in _CONSTANTS:
+        return node.kind in ("()", "ratio") and all(is_label(item) for item in node.items)
+    if not isinstance(node, Leaf) or node.text in CONSTANTS:
         return False
-    return _LABEL.fullmatch(node.text) is not None
-
-
-def _top_tokens(text: str) -> Iterator[re.Match[str]]:
-    """The tokens of `text` that are inside no bracket."""
-    depth = 0
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        if token in (r"\{", "(", "[", "{") or token.startswith(r"\begin{"):
-            depth += 1
-        elif token in (r"\}", ")", "]", "}") or token.startswith(r"\end{"):
-            depth -= 1
-        elif depth == 0:
-            yield match
-
-
-def _split(text: str, separators: Sequence[str]) -> list[str]:
-    """Cut `text` at separators that are inside no bracket."""
-    pieces, start = [], 0
-    for match in _top_tokens(text):
-        if match.group() in separators:
-            pieces.append(text[start : match.start()])
-            start = match.end()
-    return [piece.strip() for piece in [*pieces, text[start:]]]
+    return LABEL.fullmatch(node.text) is not None
 
 
 def _group(kind: str, pieces: Sequence[str]) -> Group:
@@ -133,39 +87,85 @@ def _group(kind: str, pieces: Sequence[str]) -> Group:
     return Group(kind, tuple(read_structure(piece) for piece in pieces))
 
 
+def _cases(text: str) -> Node | None:
+    """A system of equations, as a list of them."""
+    match = _CASES.fullmatch(text)
+    if match is None or "&" in match[1]:
+        return None
+    return _group("list", [row for row in split(match[1], ["\\\\", ","]) if row])
+
+
 def _list(text: str) -> Node | None:
+    """Answers with commas, semicolons, "or" or "and" between them.
+
+    Where `;` or "or" separates lists, as in `x=1, y=2; x=3, y=4`, it is a list of lists.
+    """
+    text = text.replace(r"\text{or}", " or ").replace(r"\text{and}", " and ")
+    for outer in (";", " or "):
+        parts = split(_OR.sub(";", text) if outer == " or " else text, [";"])
+        parts = [part for part in parts if part]
+        if len(parts) > 1 and all("=" in part and len(split(part, [","])) > 1 for part in parts):
+            return _group("list", parts)
+    connectives = {match[1] or match[2] for match in _CONNECTIVE.finditer(text)}
     text = _CONNECTIVE.sub(" , ", text)
     separators = [
         match
-        for match in _top_tokens(text)
+        for match in top_tokens(text)
         if match.group() in ",;" and not _THOUSANDS.match(text, match.start())
     ]
     if not separators:
         return None
     edges = [0, *(edge for match in separators for edge in match.span()), len(text)]
     pieces = [text[a:b].strip() for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    return _group("list", [piece for piece in pieces if piece])
+    pieces = [piece for piece in pieces if piece]
+    kept = [piece for piece in pieces if not _CONDITION.fullmatch(piece)]
+    group = _group("list", kept or pieces)
+    if len(connectives) == 1 and all(_is_inequality(item) for item in group.items):
+        return Group("union" if connectives == {"or"} else "both", group.items)
+    return group.items[0] if len(group.items) == 1 < len(pieces) else group
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and all(sign in _INEQUALITIES for sign in node.operators)
+
+
+def _modulo(text: str) -> Node | None:
+    r"""A residue, `3 \pmod{7}` or `x \equiv 3 \pmod{7}`; or a remainder, `15 \bmod 8`."""
+    if r"mod" not in text or (match := _MODULUS.fullmatch(text)) is None:
+        return None
+    *names, residue = split(match[1], ["=", r"\equiv"])
+    if len(names) > 1 or not all(LABEL.fullmatch(name) for name in names):
+        return None
+    modulus = match[2] or match[3]
+    numbers = [read_quantity(part) for part in (residue, modulus)]
+    if not names and r"\pmod" not in text and numbers[0] and numbers[1] and numbers[1].value:
+        return Leaf(str(numbers[0].value % numbers[1].value))
+    group = Group("modulo", (read_structure(residue), read_structure(modulus)))
+    return Relation((Leaf(names[0]), group), ("=",)) if names else group
 
 
 def _relation(text: str) -> Node | None:
-    exact, *approximations = _split(text, [r"\approx"])
+    exact, *approximations = split(text, [r"\approx"])
     if approximations:
-        if _LABEL.fullmatch(exact) and exact not in _CONSTANTS:
-            exact += "=" + approximations[-1]
+        if not exact or (LABEL.fullmatch(exact) and exact not in CONSTANTS):
+            exact = f"{exact}={approximations[-1]}" if exact else approximations[-1]
         return read_structure(exact)
-    signs = [match for match in _top_tokens(text) if match.group() in _RELATIONS]
+    signs = [match for match in top_tokens(text) if match.group() in _RELATIONS]
     if not signs:
         return None
     if len(signs) > MAX_ITEMS:
         raise AnswerTooLarge(f"a chain of {len(signs)} relations, more than {MAX_ITEMS}")
-    parts = _split(text, list(_RELATIONS))
+    parts = split(text, list(_RELATIONS))
     operators = tuple(_RELATIONS[match.group()] for match in signs)
     return Relation(tuple(read_structure(part) for part in parts), operators)
 
 
 def _union(text: str) -> Node | None:
-    pieces = _split(text, [r"\cup"])
-    return _group("union", pieces) if len(pieces) > 1 else None
+    for sign, kind in ((r"\cup", "union"), (r"\setminus", "without")):
+        pieces = split(text, [sign])
+        if len(pieces) > 1:
+            return _group(kind, pieces)
+    return None
 
 
 def _brackets(text: str) -> Node | None:
@@ -175,37 +175,25 @@ def _brackets(text: str) -> Node | None:
     closing = r"\}" if text.endswith(r"\}") else text[-1:]
     if (opening == r"\{") != (closing == r"\}") or opening not in (r"\{", "(", "["):
         return None
-    if closing not in (r"\}", ")", "]") or not _closes_at_end(text):
+    if closing not in (r"\}", ")", "]") or not closes_at_end(text):
         return None
     inside = text[len(opening) : len(text) - len(closing)].strip()
     if opening == r"\{":
         if builder := _SET_BUILDER.fullmatch(inside):
-            return read_structure(builder.group(1))
-        return _group("set", [piece for piece in _split(inside, [",", ";"]) if piece])
-    pieces = _split(inside, [",", ";"])
+            return read_structure(builder.group(2))
+        inside = _CONNECTIVE.sub(" , ", inside)
+        return _group("set", [piece for piece in split(inside, [",", ";"]) if piece])
+    pieces = split(inside, [",", ";"])
     if len(pieces) > 1:
         return _group(opening + closing, pieces)
     return read_structure(inside) if opening + closing in ("()", "[]") and inside else None
 
 
-def _closes_at_end(text: str) -> bool:
-    depth = 0
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        depth += (token in (r"\{", "(", "[", "{")) - (token in (r"\}", ")", "]", "}"))
-        if depth == 0:
-            return match.end() == len(text)
-    return False
-
-
 def _matrix(text: str) -> Node | None:
-    match = _MATRIX.fullmatch(text)
-    if match is None:
-        return None
-    rows = [row for row in _split(_ROW_SPACING.sub(r"\1", match.group(2)), ["\\\\"]) if row]
-    if len(rows) > MAX_ITEMS:
-        raise AnswerTooLarge(f"a matrix has {len(rows)} rows, more than {MAX_ITEMS}")
-    return Group("matrix", tuple(_group("row", _split(row, ["&"])) for row in rows))
+    if determinant := read_determinant(text):
+        return Leaf(determinant)
+    rows = read_matrix(text)
+    return None if rows is None else Group("matrix", tuple(_group("row", row) for row in rows))
 
 
 def _plus_minus(text: str) -> Node | None:
@@ -217,5 +205,5 @@ def _plus_minus(text: str) -> Node | None:
 
 
 def _ratio(text: str) -> Node | None:
-    pieces = _split(text, [":"])
+    pieces = split(text, [":"])
     return _group("ratio", pieces) if len(pieces) > 1 and all(pieces) else None
