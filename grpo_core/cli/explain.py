@@ -43,7 +43,7 @@ def explain(
     plugin_files: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Explain the advantages of a prompt's completions in a step.
+    """Show how completions came by their advantages.
 
     RUN is the folder of the run. Shows, for each completion, the verdicts, the reward components
     with their weights, the reward, the group's mean that it is compared with, and the advantage.

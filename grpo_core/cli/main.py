@@ -33,7 +33,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("grpo_core.cli.serve:serve", "Host a vLLM engine for a run elsewhere."),
     "report": ("grpo_core.cli.report:report", "Build a run's report.html anew."),
     "explain": ("grpo_core.cli.explain:explain", "Show how completions came by their advantages."),
-    "rescore": ("grpo_core.cli.rescore:rescore", "Judge a run's completions again."),
+    "rescore": (
+        "grpo_core.cli.rescore:rescore",
+        "Judge a run's completions again, and list the advantages that flip.",
+    ),
 }
 
 

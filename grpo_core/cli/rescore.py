@@ -56,7 +56,7 @@ def rescore(
     plugin_files: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Judge a run's recorded completions again and list the advantages that flip.
+    """Judge a run's completions again, and list the advantages that flip.
 
     RUN is the folder of the run, which is not changed. An advantage has flipped when its sign is
     another; it was gained or lost when there was none before or is none now.
