@@ -48,8 +48,10 @@ THEIRS = (
     if SHARED_FILE.is_file()
     else []
 )
-# These run into a limit of time, which takes as long as the limit.
-SLOW = frozenset({"c29", "c52", "c68", "c70", "v19", "v23", "v29", "c27"})
+# These run into a limit of time or memory, which takes its time.
+SLOW = frozenset(
+    {"c27", "c29", "c30", "c43", "c52", "c68", "c70", "c73", "v19", "v23", "v27", "v29"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,7 @@ def test_our_attacks(verifier: CodeVerifier, attack: dict[str, Any]) -> None:
     check(verifier, attack)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not THEIRS, reason=f"no attacks at {SHARED_FILE}; set GRPO_SHARED")
 @pytest.mark.parametrize("attack", attempts(THEIRS))
 def test_shared_attacks(verifier: CodeVerifier, attack: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ def test_reasons(verifier: CodeVerifier, code: str, reason: str) -> None:
         ("while True: pass", ADD),
         ("def add(a, b):\n    while True: pass", ADD),
         ("import time\ndef add(a, b): time.sleep(60)", {**ADD, "in_place": True}),
-        ("while True: pass", {"cases": [{"stdin": "", "stdout": ""}]}),
+        ("while True: pass", {"cases": [{"stdin": "", "stdout": "1"}]}),
     ],
     ids=["loading", "call", "relayed call", "program"],
 )
@@ -139,7 +139,7 @@ def test_partial_marks_of_programs_and_relayed_tests() -> None:
 @pytest.mark.parametrize(
     "tests",
     [
-        "import no_such_module\nassert f(1) == no_such_module.x",
+        "import math\nassert f(1) == math.no_such_name",
         "for i in range(10): assert undefined_helper(i) == f(i)",
     ],
 )
@@ -151,7 +151,10 @@ def test_tests_that_fail_by_themselves_pass_nobody(verifier: CodeVerifier, tests
 @pytest.mark.parametrize(
     ("tests", "why"),
     [
-        ("def helper():\n    assert f(1)", "assert nothing"),
+        ("def helper():\n    assert f(1)", "nothing calls it"),
+        ("class TestA:\n    def test_a(self):\n        yield\n        assert f(1)", "`yield`"),
+        ("from your_module import f\nassert f(1) == 1", "No module named 'your_module'"),
+        ("for _ in [1]:\n    assert np.allclose(f(1), 1)", "No module named 'numpy'"),
         ("def test_f(tmp_path):\n    assert f(1)", "fixture 'tmp_path'"),
         ("for _ in [1]:\n    assert f(getattr, 1) == 2", "opens too much"),
     ],
@@ -302,7 +305,7 @@ class ScriptsOnly:
 def test_a_sandbox_that_runs_scripts_only(
     verifier: CodeVerifier, code: str, tests: str, status: Status, reason: str
 ) -> None:
-    limited = CodeVerifier(CodeVerifier.Config(timeout=1))
+    limited = CodeVerifier(CodeVerifier.Config(timeout=0.5))
     limited._opened = ScriptsOnly(verifier._sandbox())  # type: ignore[assignment]
     verdict = judge(limited, fenced(code), {"tests": tests})
     assert verdict.status is status

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -61,6 +63,7 @@ def passes(tests: str, *results: Any) -> bool:
         ("assert all(f(1))", [[1]], [[0]]),
         ("assert f(float('inf')) == float('inf')", [float("inf")], [1e308]),
         ("assert f(1) == float('nan')", [], [float("nan")]),
+        ("assert not abs(f(1) - 1.5) > 1e-6", [1.5], [float("nan"), 1.6]),
     ],
 )
 def test_asserts_become_checks(test: str, good: list[Any], bad: list[Any]) -> None:
@@ -122,6 +125,11 @@ def test_humaneval_tests_become_checks(tests: str) -> None:
         "assert f(10 ** 10 ** 10) == 1",
         "assert round(f(1), f(2)) == 1",
         "assert sum(f(1), []) == []",
+        "assert sorted(f(1), key=len) == []",
+        "assert {**f(1), 'b': 2} == {}",
+        "assert isclose(f(1), 2)",
+        "assert f('ab') == Counter('ab')",
+        "from math import *\nassert f(16) == sqrt(16)",
         "assert f('a' * 10**9) == 1",
         "assert False",
         "assert f(1) == f'{1}'",
@@ -131,6 +139,27 @@ def test_humaneval_tests_become_checks(tests: str) -> None:
 def test_other_tests_need_a_process_of_their_own(tests: str) -> None:
     problem = read_problem({"tests": tests, "entry_point": "f"})
     assert problem.checks == () and problem.tests == tests
+
+
+def test_what_the_prompt_defines_is_not_the_candidates() -> None:
+    prompt = "def double(x):\n    return 2 * x\n\ndef f(x):\n"
+    reference = {"tests": "assert f(3) == double(3)", "entry_point": "f"}
+    assert read_problem(reference).checks
+    assert not read_problem({**reference, "prompt": prompt}).checks
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [Fraction(1, 3)] * 101,
+        [Fraction(1, 1 << 3000)],
+        [Decimal("1" * 1000)],
+    ],
+)
+def test_sums_of_fractions_are_bounded(results: list[Any]) -> None:
+    [check] = read_checks("assert sum(f(1)) == 3")
+    assert "TooLarge" in check.problem([value(results)])
+    assert check.problem([value([Fraction(1, 3)] * 9)]) == ""
 
 
 @pytest.mark.parametrize(
@@ -212,59 +241,6 @@ def test_program_cases() -> None:
     assert isinstance(ours, Problem) and not ours.checks and not ours.tests
 
 
-@pytest.mark.parametrize(
-    ("reference", "why"),
-    [
-        ("assert f(1)", "not an object"),
-        (None, "not an object"),
-        ({}, "no tests and no cases"),
-        ({"tests": "x = 1"}, "assert nothing"),
-        ({"tests": "assert 1 == 1"}, "never call the candidate"),
-        ({"tests": "assert f(1) =="}, "cannot be parsed"),
-        ({"tests": 3}, "tests is a text"),
-        ({"tests": CHECK}, "need entry_point"),
-        ({"tests": "assert eval(f(1)) == 2"}, "eval"),
-        ({"tests": "assert f(1)", "cases": []}, "one of them"),
-        ({"tests": "assert f(1)", "language": "cpp"}, "Python asserts"),
-        (
-            {"language": "cobol", "cases": [{"stdin": "", "stdout": ""}]},
-            "Unknown language 'cobol'",
-        ),
-        ({"test": "assert f(1)", "task_id": 3}, "unknown field 'task_id'"),
-        ({"cases": "x"}, "cases is a list"),
-        ({"cases": [{}]}, "case 1: it has neither"),
-        ({"cases": [{"call": "f(1)"}]}, "one of equals"),
-        ({"cases": [{"call": "f(1)", "equals": 1, "raises": "E"}]}, "one of equals"),
-        ({"cases": [{"call": "f(x)", "equals": 1}]}, "name x"),
-        ({"cases": [{"call": "a.f(1)", "equals": 1}]}, "not the call of a function"),
-        ({"cases": [{"call": "f(", "equals": 1}]}, "cannot be parsed"),
-        ({"cases": [{"call": "f(1)", "literal": "f()"}]}, "case 1: malformed"),
-        ({"cases": [{"stdin": "1"}]}, "output of a program"),
-        ({"cases": [{"stdin": "1", "stdout": "1", "std": 1}]}, "unknown field 'std'"),
-        ({"cases": [{"call": "f()", "equals": 1}, {"stdin": "", "stdout": ""}]}, "mixes"),
-        ({"inputs": [[1]], "outputs": []}, "1 inputs and 0 outputs"),
-        ({"inputs": [[1]], "outputs": [1]}, "input of a program is a text"),
-        ({"fn_name": "f", "inputs": [1], "outputs": [1]}, "lists of arguments"),
-        ({"fn_name": "a b", "inputs": [[1]], "outputs": [1]}, "name of a function"),
-        ({"input_output": "{"}, "no JSON"),
-        ({"cases": [{"input": "1", "output": "1", "testtype": "functional"}]}, "need fn_name"),
-        ({"tests": "assert f(1)", "tolerance": -1}, "tolerance"),
-        ({"tests": "assert f(1)", "in_place": 1}, "in_place"),
-        ({"language": "cpp", "cases": [{"call": "f(1)", "equals": 1}]}, "cannot be called"),
-        (
-            {"language": "javascript", "cases": [{"call": "f(a=1)", "equals": 1}]},
-            "no keyword arguments",
-        ),
-        ({"language": "javascript", "cases": [{"call": "f({1})", "equals": 1}]}, "JSON"),
-        ({"cases": [{"call": "f(1)", "equals": 1, "tolerance": "x"}]}, "case 1"),
-        ({"tests": {1}}, "not plain JSON"),
-    ],
-)
-def test_mistakes_in_references(reference: Any, why: str) -> None:
-    with pytest.raises(VerifierError, match="cannot be read: .*" + why.replace("(", r"\(")):
-        CodeVerifier().check_reference(reference)
-
-
 @given(
     st.dictionaries(
         st.sampled_from(["tests", "cases", "inputs", "outputs", "language", "fn_name", "prompt"]),
@@ -278,7 +254,7 @@ def test_any_reference_is_read_or_refused(reference: Any) -> None:
 
 def test_unknown_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grpo_verifiers.code.languages.registry._PATH", "/nowhere")
-    reference = {"language": "cpp", "cases": [{"stdin": "", "stdout": ""}]}
+    reference = {"language": "cpp", "cases": [{"stdin": "", "stdout": "1"}]}
     with pytest.raises(VerifierError, match=r"g\+\+.*apt-get install g\+\+"):
         CodeVerifier().check_reference(reference)
 

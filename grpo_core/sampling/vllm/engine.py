@@ -20,7 +20,7 @@ from grpo_core.sampling.vllm.start import start_vllm
 
 
 class VllmSampler(EngineSampler):
-    """Samples with vLLM; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
+    """Samples with vLLM; see `Sampler` and `ProbedSampler` in grpo_core.protocols."""
 
     @staticmethod
     def check_installed() -> None:

@@ -40,7 +40,7 @@ Expected = TypeVar("Expected", bound=Message)
 
 
 class ServerSampler(EngineSampler):
-    """Samples on a server; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
+    """Samples on a server; see `Sampler` and `ProbedSampler` in grpo_core.protocols."""
 
     @staticmethod
     def check_settings(settings: SamplingConfig) -> None:

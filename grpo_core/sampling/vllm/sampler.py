@@ -27,7 +27,7 @@ from grpo_core.validation import build
 
 
 class EngineSampler:
-    """Samples with an engine; see `grpo_core.protocols.Sampler` and `grpo_core.protocols.ProbedSampler`."""
+    """Samples with an engine; see `Sampler` and `ProbedSampler` in grpo_core.protocols."""
 
     def __init__(self, context: SamplerContext, engine: Engine) -> None:
         self._policy = context.model

@@ -62,7 +62,7 @@ def defines(code: str, name: str) -> bool:
     tree = parsed(code)
     if tree is None:
         return f"def {name}(" in code or f"class {name}" in code
-    return name in _bound(tree)
+    return name in bound_names(tree)
 
 
 def context_of(prompt: str, entry_point: str | None) -> str:
@@ -146,7 +146,7 @@ def _own(tree: ast.Module) -> list[ast.AST]:
     return found
 
 
-def _bound(tree: ast.Module) -> set[str]:
+def bound_names(tree: ast.Module) -> set[str]:
     """Names that a module binds, methods of a class `Solution` included."""
     names: set[str] = set()
     for node in _own(tree):

@@ -60,6 +60,8 @@ def read_cases(reference: Mapping[str, Any], entry_point: str | None, tolerance:
         raise UnreadableReference("it mixes calls with stdin and stdout; give one kind of case")
     if not checks and not programs:
         raise UnreadableReference("it has no tests and no cases")
+    if programs and not any(case.stdout.strip() for case in programs):
+        raise UnreadableReference("no case expects any output, so a program that does nothing fits")
     return tuple(checks), tuple(programs), checks[0].calls[0].function if checks else None
 
 

@@ -12,12 +12,18 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from grpo_core.errors import VerifierError
 from grpo_verifiers.code.guest.codec import hashable
+from grpo_verifiers.code.guest.reaching import ordered
 
 MAX_BITS = 1 << 16  # of an integer that arithmetic makes
 MAX_ITEMS = 1_000_000  # of a sequence that arithmetic makes
+MAX_EXACT_ITEMS = 100  # fractions in a sum
+MAX_EXACT_BITS = 2_000  # of a fraction in arithmetic
 
 TYPES: dict[str, type] = {
     kind.__name__: kind
@@ -29,7 +35,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sorted": sorted, "tuple": tuple,
     "set": lambda *items: set(*map(hashable, items)),
     "frozenset": lambda *items: frozenset(*map(hashable, items)),
-    "sum": sum,
+    "sum": lambda items: _sum(items),
     "type": type,
 }  # fmt: skip
 MATH_FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -57,9 +63,10 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
     ast.In: lambda item, items: item in items, ast.NotIn: lambda item, items: item not in items,
 }  # fmt: skip
+_ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
-class Unsupported(Exception):
+class Unsupported(VerifierError):
     """An expression is more than what is evaluated here."""
 
 
@@ -73,18 +80,25 @@ def check_supported(node: ast.expr, names: Collection[str]) -> None:
     Raises:
         Unsupported: for syntax or names that are not known here.
     """
-    for part in ast.walk(node):
+    waiting: list[ast.AST] = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Name | ast.Attribute):
+            name = dotted_name(part)
+            if name not in names and name not in CONSTANTS:
+                raise Unsupported(f"name {name or 'with several dots'}")
+            continue
         if isinstance(part, ast.Call):
             _check_call(part)
-        elif isinstance(part, ast.Name | ast.Attribute):
-            name = dotted_name(part)
-            known = name in names or name in CONSTANTS or name in FUNCTIONS
-            if not known and name not in MATH_FUNCTIONS and name != "math":
-                raise Unsupported(f"name {name or 'with several dots'}")
-        elif isinstance(part, ast.BinOp) and type(part.op) not in _BINARY:
+            waiting += [*part.args, *(keyword.value for keyword in part.keywords)]
+            continue
+        if isinstance(part, ast.BinOp) and type(part.op) not in _BINARY:
             raise Unsupported(type(part.op).__name__)
-        elif isinstance(part, ast.expr) and type(part) not in _HANDLERS:
+        if isinstance(part, ast.Dict) and None in part.keys:
+            raise Unsupported("**")
+        if isinstance(part, ast.expr) and type(part) not in _HANDLERS:
             raise Unsupported(type(part).__name__)
+        waiting += ast.iter_child_nodes(part)
 
 
 def _check_call(node: ast.Call) -> None:
@@ -165,6 +179,9 @@ def _binary(node: ast.BinOp, values: Mapping[str, Any]) -> Any:
 
 def _check_size(op: ast.operator, left: Any, right: Any) -> None:
     """Raises TooLarge for what would eat time or memory."""
+    for value in (left, right):
+        if isinstance(value, Fraction | Decimal):
+            _check_exact(value)
     if isinstance(op, ast.Mod) and isinstance(left, str | bytes):
         raise TooLarge("text is not formatted here")
     if isinstance(op, ast.Pow) and not {type(left), type(right)} <= _PLAIN_NUMBERS:
@@ -183,10 +200,31 @@ def _check_size(op: ast.operator, left: Any, right: Any) -> None:
         raise TooLarge(f"a value of size {size}; tests may compute values up to {limit}")
 
 
+def _sum(items: Any) -> Any:
+    items = list(items)
+    exact = [item for item in items if isinstance(item, Fraction | Decimal)]
+    if len(exact) > MAX_EXACT_ITEMS:  # the digits of a sum of fractions are those of all of them
+        raise TooLarge(f"a sum of {len(exact)} fractions or decimals")
+    for item in exact:
+        _check_exact(item)
+    return sum(items)
+
+
+def _check_exact(value: Any) -> None:
+    if isinstance(value, Fraction):
+        bits = value.numerator.bit_length() + value.denominator.bit_length()
+    else:
+        bits = 4 * len(value.as_tuple().digits)
+    if bits > MAX_EXACT_BITS:
+        raise TooLarge(f"arithmetic on a fraction or decimal of {bits} bits")
+
+
 def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:
     left = evaluate(node.left, values)
     for op, right_node in zip(node.ops, node.comparators, strict=True):
         right = evaluate(right_node, values)
+        if type(op) in _ORDER:
+            ordered(left), ordered(right)
         if not _COMPARISONS[type(op)](left, right):
             return False
         left = right

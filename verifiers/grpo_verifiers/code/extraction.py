@@ -68,7 +68,7 @@ def extract_code(
         return _unfenced(text, is_code)
     chosen = [block.code for block in found if block.tag in tags]
     chosen = chosen or [block.code for block in found if not block.tag]
-    chosen = [code for code in chosen if code.strip()]
+    chosen = [code.lstrip("\ufeff") for code in chosen if code.strip()]
     if not chosen:
         return None
     if blocks == "all":
@@ -89,18 +89,28 @@ def _blocks(text: str, opened: str | None) -> list[_Block] | None:
         return None
     blocks = []
     tag, start = (_tag(opened), 0) if opened is not None else (None, 0)
+    opening = ""
     for fence in fences:
         info = fence.group(1).strip()
         if tag is None or info:  # a fence with a name opens, even where one is open
             if tag is not None:
-                blocks.append(_Block(tag, text[start : fence.start()]))
-            tag, start = _tag(info), fence.end() + 1
+                blocks.append(_Block(tag, _outdented(text[start : fence.start()], opening)))
+            tag, start, opening = _tag(info), fence.end() + 1, fence.group(0)
         else:
-            blocks.append(_Block(tag, text[start : fence.start()]))
+            blocks.append(_Block(tag, _outdented(text[start : fence.start()], opening)))
             tag = None
     if tag is not None:
-        blocks.append(_Block(tag, text[start:]))
+        blocks.append(_Block(tag, _outdented(text[start:], opening)))
     return blocks
+
+
+def _outdented(code: str, fence: str) -> str:
+    """Code without the margin of the list item that its fence stands in, if it has that."""
+    margin = fence[: len(fence) - len(fence.lstrip())]
+    lines = code.splitlines(keepends=True)
+    if not margin or not all(line.startswith(margin) for line in lines if line.strip()):
+        return code
+    return "".join(line.removeprefix(margin) for line in lines)
 
 
 def _tag(info: str) -> str:

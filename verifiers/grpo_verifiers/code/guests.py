@@ -16,6 +16,7 @@ GUESTS = {
     "grpo_code_peer": _FOLDER / "peer.py",
     "grpo_code_pytest": _FOLDER / "pytest_stand_in.py",
     CANDIDATE: _FOLDER / "candidate.py",
+    "grpo_code_reaching": _FOLDER / "reaching.py",
     "grpo_code_cases": _FOLDER / "cases.py",
     REFEREE: _FOLDER / "referee.py",
 }

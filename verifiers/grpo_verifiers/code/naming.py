@@ -11,6 +11,7 @@ import ast
 import builtins
 from collections.abc import Iterator
 
+CANDIDATE_MODULES = frozenset({"solution", "main", "candidate"})  # `from solution import add`
 _VALUE_TYPES = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
 _VALUE_METHODS = frozenset(name for kind in _VALUE_TYPES for name in dir(kind))
 
@@ -29,6 +30,15 @@ def free_names(tests: ast.Module) -> set[str]:
             bound |= {part.id for part in parts if isinstance(part.ctx, ast.Store)}
     used = {part.id for part in ast.walk(tests) if isinstance(part, ast.Name)}
     return used - bound
+
+
+def called_names(tests: ast.Module) -> set[str]:
+    """Those of the free names that tests call."""
+    return {
+        node.func.id
+        for node in ast.walk(tests)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    } & free_names(tests)
 
 
 def class_names(tests: ast.Module, context: ast.Module) -> set[str]:
@@ -51,7 +61,7 @@ def class_names(tests: ast.Module, context: ast.Module) -> set[str]:
         elif isinstance(node, ast.Call) and _called(node) == {"isinstance"}:
             names |= {part.id for part in ast.walk(node.args[-1]) if isinstance(part, ast.Name)}
         elif isinstance(node, ast.Compare):
-            names |= set(_on_both_sides(node))
+            names |= set(_on_both_sides(node, made_from))
     return names
 
 
@@ -64,9 +74,12 @@ def _called(node: ast.expr) -> set[str]:
     return set()
 
 
-def _on_both_sides(node: ast.Compare) -> Iterator[str]:
-    sides = [
-        {name for part in ast.walk(side) if isinstance(part, ast.Call) for name in _called(part)}
-        for side in (node.left, node.comparators[-1])
-    ]
+def _on_both_sides(node: ast.Compare, made_from: dict[str, set[str]]) -> Iterator[str]:
+    sides: list[set[str]] = [set(), set()]
+    for names, side in zip(sides, (node.left, node.comparators[-1]), strict=True):
+        for part in ast.walk(side):
+            if isinstance(part, ast.Call):
+                names |= _called(part)
+            elif isinstance(part, ast.Name | ast.Attribute):
+                names |= made_from.get(ast.unparse(part), set())
     yield from (name for name in sides[0] & sides[1] if name[:1].isupper())

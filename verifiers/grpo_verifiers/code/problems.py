@@ -6,13 +6,18 @@ What a reference may hold is listed in `verifiers/README.md`.
 from __future__ import annotations
 
 import ast
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from grpo_verifiers.code.assembly import bound_names, context_of, parsed
+from grpo_verifiers.code.asserting import check_asserts
 from grpo_verifiers.code.cases import ProgramCase, UnreadableReference, read_cases
 from grpo_verifiers.code.checks import Check
+from grpo_verifiers.code.library_names import Ambiguous, library_names
+from grpo_verifiers.code.naming import called_names
 from grpo_verifiers.code.rewriting import is_check_function, rewrite
 from grpo_verifiers.code.shown import shorten
 
@@ -38,6 +43,7 @@ class Problem:
         cases: tests of a program by what it reads and writes.
         tolerance: for numbers in outputs and values; 0 compares exactly.
         in_place: whether tests look at arguments that the candidate has changed.
+        tested: the entry point, or what tests call in its place.
     """
 
     language: str
@@ -48,6 +54,7 @@ class Problem:
     cases: tuple[ProgramCase, ...] = ()
     tolerance: float = 0.0
     in_place: bool = False
+    tested: str | None = None
 
 
 def read_problem(reference: Any) -> Problem:
@@ -67,7 +74,8 @@ def read_problem(reference: Any) -> Problem:
     prompt = _text(reference, "prompt")
     entry_point = _text(reference, "entry_point") or None
     tolerance = reference.get("tolerance", 0.0)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0:
+    is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not is_number or not 0 <= tolerance < math.inf:
         raise UnreadableReference(f"tolerance is a number >= 0, got {tolerance!r}")
     in_place = reference.get("in_place", False)
     if not isinstance(in_place, bool):
@@ -84,28 +92,38 @@ def read_problem(reference: Any) -> Problem:
 
 def _with_cases(common: Problem, reference: Mapping[str, Any]) -> Problem:
     checks, cases, function = read_cases(reference, common.entry_point, common.tolerance)
-    return Problem(
-        common.language, common.prompt, common.entry_point or function, checks, "", cases,
-        common.tolerance, common.in_place,
-    )  # fmt: skip
+    name = common.entry_point or function
+    return replace(common, entry_point=name, checks=checks, cases=cases, tested=name)
 
 
 def _with_tests(common: Problem, tests: str) -> Problem:
     tree = parse(tests, "tests")
     _refuse_execution(tree)
-    num_asserts = sum(_is_test(node) for node in ast.walk(tree))
-    if not num_asserts:
-        raise UnreadableReference("the tests assert nothing")
-    if any(is_check_function(node) for node in tree.body) and not common.entry_point:
+    check_asserts(tree)
+    has_check = any(is_check_function(node) for node in tree.body)
+    if has_check and not common.entry_point and not _calls_check(tree):
         raise UnreadableReference("tests with `def check(candidate)` need entry_point")
     in_place = common.in_place or _looks_at_arguments(tree)
-    checks = None if in_place else rewrite(tree, common.entry_point)
+    others = _others(tree, common)
+    checks = None if in_place else rewrite(tree, common.entry_point, others)
     if checks == ():
         raise UnreadableReference("the tests never call the candidate")
-    return Problem(
-        common.language, common.prompt, common.entry_point, checks or (), tests,
-        (), common.tolerance, in_place,
-    )  # fmt: skip
+    tested = common.entry_point or _only(called_names(tree) - others)
+    return replace(common, checks=checks or (), tests=tests, in_place=in_place, tested=tested)
+
+
+def _others(tests: ast.Module, common: Problem) -> set[str]:
+    """Names in tests that are the prompt's or a library's."""
+    context = parsed(context_of(common.prompt, common.entry_point))
+    try:
+        library = library_names(tests, common.entry_point)
+    except Ambiguous as error:
+        raise UnreadableReference(str(error)) from error
+    return {*library, *(bound_names(context) if context else ())}
+
+
+def _only(names: set[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def parse(source: str, what: str) -> ast.Module:
@@ -163,12 +181,11 @@ def _refuse_execution(tree: ast.Module) -> None:
             )
 
 
-def _is_test(node: ast.AST) -> bool:
-    """An assert, or what testing frameworks have for it."""
-    if isinstance(node, ast.Assert):
-        return True
-    name = getattr(node, "attr", "") if isinstance(node, ast.Attribute) else ""
-    return name.startswith("assert") or name in ("raises", "fail")
+def _calls_check(tree: ast.Module) -> bool:
+    return any(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check"
+        for node in ast.walk(tree)
+    )
 
 
 def _looks_at_arguments(tree: ast.Module) -> bool:

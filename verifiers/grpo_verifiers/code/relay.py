@@ -20,6 +20,7 @@ from grpo_verifiers.code.assembly import Program
 from grpo_verifiers.code.calls import candidate_order, load_problem
 from grpo_verifiers.code.guest import codec
 from grpo_verifiers.code.guests import CANDIDATE, REFEREE
+from grpo_verifiers.code.library_names import library_names
 from grpo_verifiers.code.naming import class_names, free_names
 from grpo_verifiers.code.problems import Problem
 from grpo_verifiers.code.results import Report, TestResult, not_run
@@ -143,8 +144,9 @@ class _Relay:
         self._learn_handles(request["args"])
         self._learn_handles(request["keywords"])
         self._candidate.send({**request, "id": number})
+        ends = time.monotonic() + self._candidate.timeout  # calls of the tests' things included
         while True:
-            message = self._candidate.receive()
+            message = self._candidate.receive(ends - time.monotonic())
             if message.get("do") in _REQUESTS:
                 self._candidate.send(self._called_back(message))
                 continue
@@ -262,11 +264,13 @@ def _tests_order(
 ) -> dict[str, object]:
     tree, helpers = ast.parse(problem.tests), ast.parse(context)
     entry_point = [problem.entry_point] if problem.entry_point else []
+    library = library_names(tree, problem.entry_point)
     return {
         "tests": problem.tests,
         "context": context,
         "entry_point": problem.entry_point,
-        "names": sorted({*free_names(tree), *entry_point}),
+        "names": sorted({*free_names(tree) - library.keys(), *entry_point}),
+        "library": library,
         "classes": sorted(class_names(tree, helpers)),
         "share": ["arguments"] * problem.in_place,
         "stop": not options.partial,

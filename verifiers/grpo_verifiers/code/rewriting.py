@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeGuard
 
 from grpo_verifiers.code.checks import Call, Check, Holds, call_name
@@ -20,28 +20,31 @@ from grpo_verifiers.code.expressions import (
     evaluate,
 )
 from grpo_verifiers.code.guest import codec
+from grpo_verifiers.code.naming import CANDIDATE_MODULES
 from grpo_verifiers.code.shown import shorten, shown
 
-CANDIDATE_MODULES = frozenset({"solution", "main", "candidate"})  # `from solution import add`
 _BUILTIN_NAMES = frozenset(dir(builtins))
 _HARMLESS = (ast.Import, ast.ImportFrom, ast.Pass)
 
 
-def rewrite(tests: ast.Module, entry_point: str | None) -> tuple[Check, ...] | None:
+def rewrite(
+    tests: ast.Module, entry_point: str | None, others: Collection[str] = ()
+) -> tuple[Check, ...] | None:
     """The checks of tests, or None where they are more than asserts over plain calls.
 
     Args:
         tests: asserts, or HumanEval's `def check(candidate)` of asserts.
         entry_point: what `candidate` stands for.
+        others: names that are the prompt's or a library's.
     """
     try:
-        return tuple(_Rewriter(tests, entry_point).checks(tests.body))
+        return tuple(_Rewriter(tests, entry_point, others).checks(tests.body))
     except (Unsupported, TooLarge, codec.CodecError):
         return None
 
 
 class _Rewriter:
-    def __init__(self, tests: ast.Module, entry_point: str | None) -> None:
+    def __init__(self, tests: ast.Module, entry_point: str | None, others: Collection[str]) -> None:
         self._aliases = {"candidate": entry_point} if entry_point else {}
         self._entry_point = entry_point
         self._loaded = {
@@ -49,7 +52,7 @@ class _Rewriter:
             for node in ast.walk(tests)
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         }
-        self._taken = set(_imported(tests))
+        self._taken = {*_imported(tests), *others}
 
     def checks(self, body: list[ast.stmt]) -> Iterator[Check]:
         for statement in body:
@@ -151,6 +154,8 @@ def _imported(tests: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (item.asname or item.name.partition(".")[0] for item in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module not in CANDIDATE_MODULES:
+            if any(item.name == "*" for item in node.names):
+                raise Unsupported("an import of names that are not listed")
             yield from (item.asname or item.name for item in node.names)
         elif isinstance(node, ast.ImportFrom) and any(
             item.asname or item.name == "*" for item in node.names

@@ -55,7 +55,7 @@ class Session:
         payload = json.dumps(order).encode()
         self._job = GuestJob(guest=guest, payload=payload, limits=limits)
         self._sandbox = sandbox
-        self._timeout = timeout
+        self.timeout = timeout
         self._ends = time.monotonic() + limits.wall_seconds
         self._guest: Guest | None = None
         self.stderr = ""
@@ -87,21 +87,25 @@ class Session:
         if not self._guest.send(frame):
             raise self._lost("takes no more messages")
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, within: float | None = None) -> dict[str, Any]:
         """The guest's next message.
+
+        Args:
+            within: seconds that are left of the time for the answer, if it has begun.
 
         Raises:
             Lost: if none comes in time, or it is no message.
             SandboxFailure: if the sandbox is to blame.
         """
         assert self._guest is not None
-        seconds = min(self._timeout, self._ends - time.monotonic())
-        frame = self._guest.receive(max(seconds, 0.0))
+        limit = self.timeout if within is None else within
+        seconds = min(limit, self._ends - time.monotonic())
+        frame = self._guest.receive(seconds) if seconds > 0 else None
         if frame is None:
             if not self._guest.is_over:
                 self._guest.kill()
-                in_all = "" if seconds == self._timeout else ", with all tests before"
-                raise Lost(f"timed out after {self._timeout:.3g} s{in_all}")
+                in_all = "" if seconds == limit else ", with all tests before"
+                raise Lost(f"timed out after {self.timeout:.3g} s{in_all}")
             raise self._lost("ended before it answered")
         return read_message(frame)
 

@@ -153,7 +153,7 @@ class CodeVerifier:
 
     def _extract(self, sample: Sample, problem: Problem, language: Language) -> Extraction | None:
         is_python = language.name == "python"
-        name = problem.entry_point
+        name = problem.tested
         return extract_code(
             sample.completion,
             language.tags,

@@ -56,6 +56,7 @@ class Peer:
         self._numbers = itertools.count(1)
         self._depth = 0
         self._thread = threading.get_ident()
+        self._lock = threading.RLock()  # threads of the tests take turns
 
     def ask(self, do: str, target: Any, *args: Any, name: str = "", **keywords: Any) -> Any:
         """Have the other side do something, and wait for what comes of it.
@@ -71,8 +72,12 @@ class Peer:
             Gone: if there is no other side any more.
             BaseException: what was raised over there.
         """
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("only the main thread may call what belongs to the other process")
+        if self.side == "candidate" and threading.get_ident() != self._thread:
+            raise RuntimeError("only the main thread may call what belongs to the tests")
+        with self._lock:
+            return self._ask(do, target, args, name, keywords)
+
+    def _ask(self, do: str, target: Any, args: Any, name: str, keywords: Any) -> Any:
         number = next(self._numbers)
         message = {
             "id": number, "do": do, "target": target, "name": name,

@@ -7,6 +7,8 @@ the host alone: `{"planned": ...}` for how many tests there are, `{"case": ...}`
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import random
 import sys
@@ -91,6 +93,9 @@ class Referee(Peer):
         tests another `range`.
         """
         entry_point = self._order["entry_point"]
+        for name, (source, attribute) in self._order["library"].items():
+            if name not in space:
+                space[name] = _imported(source, attribute)
         own = {name for name, value in space.items() if name != entry_point and _is_own(value)}
         wanted = [name for name in self._order["names"] if name not in own]
         found = self.ask("resolve", "", *wanted)
@@ -165,6 +170,7 @@ class Referee(Peer):
         if what == "getattr" and _is_open(target, message["name"]):
             return getattr(target, message["name"])
         if what == "setattr" and _is_open(target, message["name"]):
+            _check_settable(target, message["name"], *args)
             return setattr(target, message["name"], *args)
         raise AttributeError(f"'{type(target).__name__}' gives no {message['name'] or what!r}")
 
@@ -196,6 +202,34 @@ class _Solution(types.ModuleType):
 def _is_own(value: Any) -> bool:
     """Whether something of the prompt's is kept: all but its classes and their instances."""
     return isinstance(value, types.FunctionType) or getattr(value, "__module__", "") != MODULE
+
+
+def _imported(source: str, attribute: str) -> Any:
+    """A module, or what it has by a name.
+
+    Raises:
+        Broken: if there is no such module.
+    """
+    try:
+        module = importlib.import_module(source)
+    except ImportError as error:
+        raise Broken(str(error)) from None
+    return getattr(module, attribute) if attribute else module
+
+
+def _check_settable(target: Any, name: str, value: Any) -> None:
+    """The candidate may not replace what the tests' objects do, only what they hold.
+
+    Raises:
+        AttributeError: for methods and other functions, as old value or new one.
+    """
+    missing = object()
+    defined = inspect.getattr_static(type(target), name, missing)
+    has_setter = hasattr(type(defined), "__set__")
+    held = vars(target).get(name) if hasattr(target, "__dict__") else None
+    is_method = callable(defined) or (hasattr(type(defined), "__get__") and not has_setter)
+    if is_method or callable(value) or callable(held):
+        raise AttributeError(f"'{type(target).__name__}.{name}' is not to be replaced")
 
 
 def _missing(name: str) -> Any:

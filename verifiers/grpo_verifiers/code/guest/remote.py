@@ -28,11 +28,12 @@ _MAX_CLASSES = 1_000  # of stand-ins, by what their objects can do
 class State:
     """What a stand-in knows of its object."""
 
-    __slots__ = ("builds", "handle", "made", "peer")
+    __slots__ = ("builds", "handle", "made", "origin", "peer")
 
     def __init__(self, peer: Any, handle: int, made: bool) -> None:
         self.peer, self.handle, self.made = peer, handle, made
         self.builds = False  # a class that the tests know by name
+        self.origin: Any = None  # the class and the arguments that it was made of
 
 
 class Remote:
@@ -139,7 +140,63 @@ def compared(name: str, left: Any, right: Any) -> bool:
         raise TypeError("an object is compared with a value; only builtin values can be equal")
     if not (may_be_asked(left) or may_be_asked(right)):
         raise TypeError("objects that functions returned are not compared with each other")
-    return bool(operate(name, left, right))
+    result = bool(operate(name, left, right))
+    if name in ("eq", "ne") and result is (name == "eq") and state_of(left).peer.side == "referee":
+        _check_that_something_differs(left, right)
+    return result
+
+
+def _check_that_something_differs(left: Any, right: Any) -> None:
+    """Ask control questions, since a class may call everything equal.
+
+    What one side was made from is changed, and the other side asked again.
+
+    Raises:
+        TypeError: if it calls itself unequal, too, or equal to all that has been changed.
+    """
+    if operate("ne", left, right):
+        raise TypeError("an object is equal and unequal to the same")
+    for item, other in ((right, left), (left, right)):
+        answers = [_is_equal(other, control) for control in _controls(item)]
+        if answers:
+            if all(answers):
+                raise TypeError("an object is equal to objects made from other values, too")
+            return
+
+
+def _controls(item: Any) -> Any:
+    """Objects made from other values than this one was, as far as they can be made."""
+    if state_of(item).origin is None:
+        return
+    kind, args, keywords = state_of(item).origin
+    for step in (1, 12):
+        changed = [_other(value, step * index) for index, value in enumerate(args, 1)]
+        named = {key: _other(value, step) for key, value in keywords.items()}
+        if not all(map(_is_identical, [*changed, *named.values()], [*args, *keywords.values()])):
+            try:
+                yield state_of(kind).peer.ask("call", state_of(kind).handle, *changed, **named)
+            except Exception:  # noqa: BLE001 - not a value that the class takes
+                continue
+
+
+def _is_equal(left: Any, right: Any) -> bool:
+    try:
+        return bool(operate("eq", left, right))
+    except Exception:  # noqa: BLE001 - which is no claim to be equal
+        return False
+
+
+def _is_identical(left: Any, right: Any) -> bool:
+    return left is right
+
+
+def _other(value: Any, step: int) -> Any:
+    """Another value of the same type; what has none stays."""
+    if type(value) in (int, float):
+        return value + step
+    if type(value) is str:
+        return value + "x" * step
+    return [*value, step] if type(value) is list else value
 
 
 def applied(name: str, left: Any, right: Any) -> Any:
@@ -157,7 +214,11 @@ def _call(self: Any, *args: Any, **keywords: Any) -> Any:
     """Call the object; what a class makes, the tests have made."""
     state = state_of(self)
     result = state.peer.ask("call", state.handle, *args, **keywords)
-    return made(result) if state.builds else result
+    if not state.builds or not isinstance(result, Remote):
+        return result
+    result = made(result)
+    state_of(result).origin = (self, args, keywords)
+    return result
 
 
 def _contains(self: Any, item: Any) -> bool:
@@ -172,6 +233,15 @@ def _exit(self: Any, *error: Any) -> None:
 
 def _asked(name: str) -> Any:
     return lambda self, *operands: operate(name, self, *operands)
+
+
+def _unary(name: str) -> Any:
+    """What becomes of an object that the tests have made, they have made, too."""
+    return lambda self: (made if may_be_asked(self) else _same)(operate(name, self))
+
+
+def _same(result: Any) -> Any:
+    return result
 
 
 def _binary(name: str) -> Any:
@@ -193,7 +263,7 @@ ABILITIES: dict[str, Any] = {
     "exit": _exit,
     "bool": lambda self: bool(operate("bool", self)),
     **{name: _asked(name) for name in _ASKED},
-    **{name: _asked(operator) for name, operator in _UNARY.items()},
+    **{name: _unary(operator) for name, operator in _UNARY.items()},
     **{name: _binary(_operator(name)) for name in _BINARY},
     **{f"r{name}": _reflected(_operator(name)) for name in _BINARY},
 }
