@@ -292,7 +292,7 @@ try:
     for _ in range(3000):
         threading.Thread(target=time.sleep, args=(20,), daemon=True).start(); n += 1
 except Exception: pass
-print('WON' if n > 200 else n, flush=True)
+print('WON' if n > 1000 else n, flush=True)
 import os; os._exit(0)
 """,
     "recursion": "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): return f()\nf()",

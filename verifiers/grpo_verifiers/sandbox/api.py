@@ -105,7 +105,9 @@ class GuestJob(Job):
         guest: name of a module given to `open_sandbox(guests={name: path})`. It was executed once
             in the warm interpreter, and `main(channel, payload)` of it is called in the child.
             `channel.receive() -> bytes | None` (None: the caller closed), `channel.send(bytes)`.
-            The job ends when main returns.
+            The job ends when main returns. If the module has a function `warm_up()`, that is
+            called once in the warm interpreter: code that has run before is faster in the
+            children. It must leave nothing behind.
         payload: for main.
     """
 
@@ -181,7 +183,7 @@ class Guest(Protocol):
         """Itself."""
 
     def __exit__(self, *error: object) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, without waiting for its end."""
 
     def send(self, frame: bytes) -> bool:
         """Give the guest a frame; False if it does not take any more (it ended, it does not read).
@@ -208,13 +210,19 @@ class Sandbox(Protocol):
 
     Attributes:
         name: of the backend.
-        layers: isolation as measured at start.
         job_types: the kinds of job it can run.
     """
 
     name: str
-    layers: tuple[Layer, ...]
     job_types: tuple[type[Job], ...]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Isolation as measured at start.
+
+        Raises:
+            SandboxUnavailable: if it is weaker than what was asked for.
+        """
 
     def run(self, job: Job) -> Reply:
         """Run a job to its end.

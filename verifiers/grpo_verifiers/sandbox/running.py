@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from grpo_verifiers.sandbox.api import CommandJob, GuestJob, Job, Reply, ScriptJob
+from grpo_verifiers.sandbox.api import CommandJob, GuestJob, Job, Reply, ScriptJob, Status
 from grpo_verifiers.sandbox.inside import frames, wire
 from grpo_verifiers.sandbox.inside.limits import JobLimits
 from grpo_verifiers.sandbox.link import memory_file
@@ -102,6 +102,12 @@ class Running:
             self._cause = self._cause or "ended by its caller"
             with contextlib.suppress(OSError):
                 self._report_socket.shutdown(socket.SHUT_WR)
+
+    def abandon(self) -> Reply:
+        """End it at once and do not wait: a zygote kills jobs whose callers are gone."""
+        self._channel = None
+        self._ours.close()
+        return Reply(Status.KILLED, detail="ended by its caller")
 
     def finish(self) -> Reply:
         """Close the channel and wait for the end; whether it ends well is up to its limits."""

@@ -214,10 +214,9 @@ class RunningGuest:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, without waiting for its end."""
         if self._reply is None:
-            self.kill()
-            self.close()
+            self._reply = self._running.abandon()
 
     @property
     def is_over(self) -> bool:

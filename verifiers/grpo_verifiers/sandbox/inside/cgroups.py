@@ -83,7 +83,7 @@ def make(
 
 def own_groups(text: str) -> dict[str, str]:
     """Controller -> our group, from /proc/self/cgroup; "" is version 2."""
-    groups = {}
+    groups: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         groups |= dict.fromkeys(controllers.split(","), path)

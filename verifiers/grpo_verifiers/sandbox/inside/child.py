@@ -18,6 +18,7 @@ from .places import write_files
 from .wire import Order, Payload
 
 _CHANNEL, _PAYLOAD, _REPORT, _RULES, _ORDERS = 3, 4, 5, 6, 7
+_TAKEN = b"taken"  # says that from now on the job is under way
 _TARGETS = {
     "stdin": 0, "stdout": 1, "stderr": 2, "channel": _CHANNEL, "payload": _PAYLOAD,
     "report": _REPORT,
@@ -46,8 +47,9 @@ def run_spare(
         os._exit(1)
     with socket.socket(fileno=_ORDERS) as connection:
         message, files, _, _ = socket.recv_fds(connection, wire.MAX_ORDER, len(wire.DESCRIPTORS))
-    if not message:
-        os._exit(0)
+        if not message:
+            os._exit(0)
+        connection.send(_TAKEN)
     try:
         _arrange(files, None)
         payload = _take_payload()
@@ -130,7 +132,8 @@ def reserve_descriptors() -> None:
     """Take the numbers that jobs use, so that no descriptor of the zygote's has one of them."""
     nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for target in range(3, _ORDERS + 1):
-        os.dup2(nothing, target, inheritable=False)
+        if target != nothing:
+            os.dup2(nothing, target, inheritable=False)
     if nothing > _ORDERS:
         os.close(nothing)
 

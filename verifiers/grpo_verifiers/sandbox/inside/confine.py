@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 
 from . import landlock, limits, privileges, seccomp
 from .limits import JobLimits
@@ -102,8 +103,14 @@ def confine(
         landlock.restrict(ruleset, plan.landlock_abi)
         os.close(ruleset)
     if plan.machine:
-        seccomp.install(_filter(plan, profile))
+        _filter(plan, profile).install()
 
 
-def _filter(plan: Plan, profile: str) -> bytes:
-    return seccomp.build(plan.machine, profile, kill_any=plan.kill_any, may_chmod=plan.may_chmod)
+@cache
+def _make_filter(machine: str, profile: str, kill_any: bool, may_chmod: bool) -> seccomp.Filter:
+    program = seccomp.build(machine, profile, kill_any=kill_any, may_chmod=may_chmod)
+    return seccomp.Filter(program)
+
+
+def _filter(plan: Plan, profile: str) -> seccomp.Filter:
+    return _make_filter(plan.machine, profile, plan.kill_any, plan.may_chmod)

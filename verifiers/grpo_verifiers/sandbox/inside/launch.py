@@ -14,6 +14,7 @@ import json
 import os
 import random
 import select
+import signal
 import socket
 import sys
 import traceback
@@ -90,8 +91,9 @@ def _serve(
     def make_place(index: int) -> Place:
         return setup.make_place(plan, asked, folder, index, start)
 
-    zygote = Zygote(control, caller, plan, guests, make_place, may_fork=not plan.machine)
+    zygote = Zygote(control, caller, plan, guests, make_place)
     script.fresh_streams()
+    script.usual_builtins()
     random.seed(0)  # as with the order of sets: the same program does the same again
     gc.collect()
     gc.disable()
@@ -171,4 +173,7 @@ def _load(asked: Setup) -> dict[str, ModuleType]:
         module.__file__ = path
         sys.modules[name] = guests[name] = module
         exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    for module in guests.values():
+        if hasattr(module, "warm_up"):
+            module.warm_up()
     return guests

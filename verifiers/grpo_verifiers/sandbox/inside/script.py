@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import io
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+from _sitebuiltins import Quitter
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -29,6 +31,12 @@ def fresh_streams() -> None:
     sys.stdin = sys.__stdin__ = _text(0, "r")  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _text(1, "w")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _text(2, "w")  # type: ignore[misc]
+
+
+def usual_builtins() -> None:
+    """The names that `site` adds, which an interpreter started with -S lacks: exit and quit."""
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D"))
 
 
 def run_source(source: bytes) -> int:

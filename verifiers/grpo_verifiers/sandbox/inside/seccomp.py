@@ -11,7 +11,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 from . import kernel
 from .syscalls import COMMAND, OWNERS, PYTHON, number_of
@@ -47,7 +46,6 @@ _ALLOWED: list[Instruction] = [(_RETURN, 0, 0, ALLOW)]
 _FORBIDDEN: list[Instruction] = [(_RETURN, 0, 0, _EPERM)]
 
 
-@cache
 def build(machine: str, profile: str, *, kill_any: bool = False, may_chmod: bool = True) -> bytes:
     """The program for a machine and profile, with 0 where the process's own id belongs.
 
@@ -83,20 +81,30 @@ def build(machine: str, profile: str, *, kill_any: bool = False, may_chmod: bool
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-def install(program: bytes) -> None:
-    """Put this thread, and all it will start, under a program. Needs no_new_privs.
+class Filter:
+    """A program as the kernel takes it, made beforehand by the process that forks."""
 
-    Raises:
-        OSError: if the kernel refuses.
-    """
-    own = struct.pack("=I", os.getpid())
-    marked = program.replace(struct.pack("=I", OWN_PID), own)
-    buffer = ctypes.create_string_buffer(marked, len(marked))
-    header = struct.pack("HxxxxxxQ", len(marked) // 8, ctypes.addressof(buffer))
-    kernel.prctl(kernel.PR_SET_SECCOMP, _FILTER_MODE, header, what="seccomp filter")
+    def __init__(self, program: bytes) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        address = ctypes.addressof(self._buffer)
+        self._header = struct.pack("HxxxxxxQ", len(program) // 8, address)
+        marks = range(0, len(program), 8)
+        self._places = [at + 4 for at in marks if program[at + 4 : at + 8] == _OWN_PID_BYTES]
+
+    def install(self) -> None:
+        """Put this thread, and all it will start, under the program. Needs no_new_privs.
+
+        Raises:
+            OSError: if the kernel refuses.
+        """
+        own = os.getpid()
+        for place in self._places:
+            struct.pack_into("=I", self._buffer, place, own)
+        kernel.prctl(kernel.PR_SET_SECCOMP, _FILTER_MODE, self._header, what="seccomp filter")
 
 
 OWN_PID = 0x7E57_1D00  # stands for the process's own id; no process has it
+_OWN_PID_BYTES = struct.pack("=I", OWN_PID)
 
 
 def _guards(is_command: bool, kill_any: bool) -> dict[str, list[Instruction]]:

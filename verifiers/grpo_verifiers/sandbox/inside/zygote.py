@@ -15,17 +15,18 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import NoReturn
 
 from . import kernel, places, wire
-from .child import run_command, run_spare
+from .child import run_command
 from .command import kill_children
-from .confine import Place, Plan, prepare
+from .confine import Place, Plan
+from .spares import Spares, last_words
+from .yard import Yard
 
 _TICK = 60.0  # seconds; there is nothing to look at meanwhile
-_SPARES = 2  # children that wait for jobs: a candidate's and its referee's
 
 
 @dataclass(slots=True)
@@ -39,56 +40,52 @@ class Running:
     order: wire.Order
     started: float
     due: float
+    orders: socket.socket | None  # on which a spare says that it has taken the job
     cause: str = ""  # why we killed it
 
 
-@dataclass(frozen=True, slots=True)
-class Spare:
-    """A confined child that waits for a job, at the other end of `orders`."""
-
-    pid: int
-    handle: int  # a pidfd
-    orders: socket.socket
-    place: Place
-
-
-@dataclass(slots=True)
 class Zygote:
-    """Serves orders until its caller is gone.
+    """Serves orders until its caller is gone."""
 
-    Attributes:
-        caller: a pidfd of the process that ordered us, or -1.
-        make_place: makes a working directory by its number.
-        may_fork: whether jobs might have left processes behind, whatever their profile.
-    """
+    def __init__(
+        self,
+        control: socket.socket,
+        caller: int,
+        plan: Plan,
+        guests: Mapping[str, ModuleType],
+        make_place: Callable[[int], Place],
+    ) -> None:
+        """Take note of what to do.
 
-    control: socket.socket
-    caller: int
-    plan: Plan
-    guests: Mapping[str, ModuleType]
-    make_place: Callable[[int], Place]
-    may_fork: bool
-    _free: list[Place] = field(default_factory=list)
-    _num_places: int = 0
-    _jobs: dict[int, Running] = field(default_factory=dict)  # by pidfd, and by report socket
-    _spares: dict[int, Spare] = field(default_factory=dict)  # by pidfd, oldest first
-    _cleaners: dict[int, tuple[int, Place]] = field(default_factory=dict)  # by pidfd
-    _poll: select.epoll = field(default_factory=select.epoll)
+        Args:
+            control: where orders come from.
+            caller: a pidfd of the process that sends them, or -1.
+            plan: by which jobs are confined.
+            guests: modules that they may call.
+            make_place: makes a working directory by its number.
+        """
+        self._control = control
+        self._caller = caller
+        self._plan = plan
+        self._poll = select.epoll()
+        self._yard = Yard(plan, make_place, self._poll)
+        self._spares = Spares(plan, guests, self._yard, self._poll)
+        self._jobs: dict[int, Running] = {}  # by pidfd, and by report socket
 
     def serve(self) -> None:
         """Run until the caller is gone, then kill all jobs."""
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1, what="subreaper")
-        self._watch(self.control.fileno())
-        if self.caller >= 0:
-            self._watch(self.caller)
-        self._replenish()
+        self._watch(self._control.fileno())
+        if self._caller >= 0:
+            self._watch(self._caller)
+        self._spares.replenish()
         while True:
             ready = [file for file, _ in self._poll.poll(self._wait())]
             for file in ready:
                 self._handle(file)
             self._enforce()
             # Last, for a new job's descriptors may have the numbers of one that has just ended.
-            if self.caller in ready or (self.control.fileno() in ready and not self._accept()):
+            if self._caller in ready or (self._control.fileno() in ready and not self._accept()):
                 self._end_all()
                 return
 
@@ -101,7 +98,7 @@ class Zygote:
 
     def _accept(self) -> bool:
         """Take an order; False when the caller has closed the connection."""
-        message, files, _, _ = socket.recv_fds(self.control, wire.MAX_ORDER, 8)
+        message, files, _, _ = socket.recv_fds(self._control, wire.MAX_ORDER, 8)
         if not message:
             return False
         report = socket.socket(fileno=os.dup(files[wire.DESCRIPTORS.index("report")]))
@@ -114,105 +111,36 @@ class Zygote:
         finally:
             for file in files:
                 os.close(file)
-        self._replenish()
+        self._spares.replenish()
         return True
 
     def _launch(self, message: bytes, files: list[int], report: socket.socket) -> None:
         order = wire.decode_order(message)
+        orders: socket.socket | None = None
         if order.profile == "command":
-            place = self._take_place("command")
+            place = self._yard.take("command")
             own = os.getpid()
             pid = kernel.fork()
             if pid == 0:
                 report.detach()
-                run_command(self.plan, place, order, files, own)
+                run_command(self._plan, place, order, files, own)
             handle = os.pidfd_open(pid)
             self._watch(handle)
         else:
-            spare = self._hand_over(message, files)
+            spare = self._spares.hand_over(message, files)
             pid, handle, place = spare.pid, spare.handle, spare.place
+            orders = spare.orders
         now = time.monotonic()
         due = now + order.wall_seconds
-        job = Running(pid, handle, report, place, order, now, due)
+        job = Running(pid, handle, report, place, order, now, due, orders)
         self._jobs[handle] = self._jobs[report.fileno()] = job
         self._watch(report.fileno())
 
-    def _hand_over(self, message: bytes, files: list[int]) -> Spare:
-        """Give a job to a spare; the one that takes it.
-
-        Raises:
-            OSError: if spares cannot be made, or end at once.
-        """
-        failure = "jobs end before they start"
-        for _ in range(_SPARES + 1):
-            if not self._spares:
-                self._make_spare()
-            spare = self._spares.pop(next(iter(self._spares)))
-            try:
-                socket.send_fds(spare.orders, [message], files)
-                spare.orders.close()
-                return spare
-            except OSError:  # it has ended, and said why
-                failure = self._bury(spare) or failure
-        raise OSError(0, failure)
-
-    def _replenish(self) -> None:
-        """Have spares for the next orders."""
-        with contextlib.suppress(OSError):  # said to the next order that needs one
-            while len(self._spares) < _SPARES:
-                self._make_spare()
-
-    def _make_spare(self) -> None:
-        place = self._take_place("python")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.environ["HOME"] = os.environ["TMPDIR"] = place.path
-        own = os.getpid()
-        try:
-            pid = kernel.fork()
-        except OSError:
-            self._free.append(place)
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            ours.detach()
-            run_spare(self.plan, place, self.guests, theirs, own)
-        theirs.close()
-        handle = os.pidfd_open(pid)
-        self._spares[handle] = Spare(pid, handle, ours, place)
-        self._watch(handle)
-
-    def _bury(self, spare: Spare) -> str:
-        """Reap a spare that ended without a job; what it said."""
-        os.kill(spare.pid, signal.SIGKILL)
-        os.waitpid(spare.pid, 0)
-        self._poll.unregister(spare.handle)
-        os.close(spare.handle)
-        self._clear(spare.place)
-        spare.orders.setblocking(False)
-        try:
-            report = spare.orders.recv(wire.MAX_ORDER)
-        except OSError:
-            report = b""
-        spare.orders.close()
-        return report.decode()
-
-    def _take_place(self, profile: str) -> Place:
-        if self._free:
-            place = self._free.pop()
-        elif self._num_places >= places.MAX_PLACES:
-            raise OSError(0, f"{places.MAX_PLACES} jobs are under way, which is the most")
-        else:
-            self._num_places += 1
-            place = self.make_place(self._num_places - 1)
-        prepare(self.plan, place, profile)
-        return place
-
     def _handle(self, file: int) -> None:
-        if file in self._cleaners:
-            self._end_cleaner(file)
-        elif file in self._spares:
-            failure = self._bury(self._spares.pop(file))
+        if self._yard.is_cleaner(file):
+            self._yard.end_cleaner(file)
+        elif self._spares.is_one(file):
+            failure = self._spares.end(file)
             print(f"grpo sandbox: a spare process ended: {failure}", file=sys.stderr)
         job = self._jobs.get(file)
         if job is None:
@@ -238,8 +166,8 @@ class Zygote:
     def _finish(self, job: Running) -> None:
         """Reap a job, hand out its files, report, and clear its place."""
         _, status, usage = os.wait4(job.pid, 0)
-        if self.may_fork or (job.order.profile == "command" and not self.plan.nests):
-            kill_children(self._known())
+        if (job.order.profile == "command" and not self._plan.nests) or not self._plan.machine:
+            kill_children(self._known())  # nothing else keeps jobs from leaving processes behind
         seconds = time.monotonic() - job.started
         report = {
             "status": status,
@@ -248,13 +176,15 @@ class Zygote:
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "memory_mb": usage.ru_maxrss / 1024,
         }
+        if job.orders is not None and not last_words(job.orders) and not job.cause:
+            report["failed"] = "its process was killed before the job began"
         fetched = {name: places.open_result(job.place.path, name) for name in job.order.fetch}
         files = {name: file for name, file in fetched.items() if file is not None}
         for file in (job.handle, job.report.fileno()):
             if self._jobs.pop(file, None) is not None:
                 self._poll.unregister(file)
         os.close(job.handle)
-        self._clear(job.place)
+        self._yard.put_back(job.place)
         message = wire.encode_report(report | {"files": list(files)})
         with contextlib.suppress(OSError):  # a caller that does not want to know any more
             socket.send_fds(job.report, [message], list(files.values()))
@@ -264,35 +194,7 @@ class Zygote:
 
     def _known(self) -> frozenset[int]:
         jobs = {job.pid for job in self._jobs.values()}
-        spares = {spare.pid for spare in self._spares.values()}
-        return frozenset(jobs | spares | {pid for pid, _ in self._cleaners.values()})
-
-    def _clear(self, place: Place) -> None:
-        """Empty a place, by a process of its own: its names are no business of the zygote."""
-        if places.is_empty(place.path):
-            self._free.append(place)
-            return
-        pid = kernel.fork()
-        if pid == 0:
-            try:
-                places.empty(place.path)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        handle = os.pidfd_open(pid)
-        self._cleaners[handle] = (pid, place)
-        self._watch(handle)
-
-    def _end_cleaner(self, handle: int) -> None:
-        """Use a place again, unless it could not be emptied."""
-        pid, place = self._cleaners.pop(handle)
-        _, status = os.waitpid(pid, 0)
-        self._poll.unregister(handle)
-        os.close(handle)
-        if status == 0:
-            self._free.append(place)
-        else:
-            print(f"grpo sandbox: {place.path} could not be emptied", file=sys.stderr)
+        return frozenset(jobs | self._spares.pids | self._yard.cleaners)
 
     def _end_all(self) -> None:
         for job in {job.pid: job for job in self._jobs.values()}.values():
