@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from grpo_core.errors import ConfigError
 from grpo_core.validation import Settings, build
@@ -166,6 +173,12 @@ class VerifierConfig(Settings):
         description="it only watches: asked about this share of training completions, never part "
         "of a reward; how often it disagrees is in the metrics",
     )
+
+    @model_validator(mode="after")
+    def _weigh(self) -> VerifierConfig:
+        if self.shadow_rate is not None and self.weight not in (0.0, 1.0):
+            raise ValueError("a verifier with a shadow_rate gives no reward: leave out its weight")
+        return self
 
     @property
     def is_shadow(self) -> bool:

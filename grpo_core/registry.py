@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
@@ -102,9 +103,19 @@ class Registration:
         except Exception as error:  # as in load
             raise PluginError(
                 f"{self.kind} '{self.name}' of plugin '{self.plugin.name}' ({self.plugin.origin}) "
-                f"cannot be {done}: {type(error).__name__}: {error}. Repair the plugin or its "
-                "options."
+                f"cannot be {done}: {type(error).__name__}: {error}. {cure_of(error)}"
             ) from error
+
+
+def cure_of(error: Exception) -> str:
+    """What to do about an error of a plugin: a full disk is not the plugin's fault."""
+    # tempfile tells only in words that it found no folder to write to.
+    is_disk = isinstance(error, OSError) and (
+        error.errno in (errno.ENOSPC, errno.EDQUOT) or "usable temporary directory" in str(error)
+    )
+    if is_disk:
+        return "Free space on the disk, or set TMPDIR to a folder that can be written to."
+    return "Repair the plugin or its options."
 
 
 class _NoOptions(BaseModel, extra="forbid"):

@@ -48,6 +48,8 @@ def explain(
     RUN is the folder of the run. Shows, for each completion, the verdicts, the reward components
     with their weights, the reward, the group's mean that it is compared with, and the advantage.
     """
+    if index is not None and prompt_id is None:
+        raise click.UsageError("--index needs --prompt ID; without it, prompts are listed.")
     directory = RunDirectory.open(run)
     step = _step(step, directory.rollout_steps)
     groups = directory.read_rollouts(step)
@@ -55,12 +57,13 @@ def explain(
         _list_prompts(groups, as_json)
         return
     from grpo_core.evaluation.explain import explain_groups
+    from grpo_core.evaluation.rescore import rewarding_verifiers
     from grpo_core.step_advantages import bind_estimator
 
     config = build(RunConfig, directory.read_config())
     estimators = load_plugins(plugin_sources(plugin_files)).advantages
     registration = estimators[config.grpo.advantage]
-    rewarded = [verifier for verifier in config.verifiers if not verifier.is_shadow]
+    rewarded = rewarding_verifiers(config, groups)
     estimator = bind_estimator(registration.load(), [*rewarded, *config.shapers])
     explained = explain_groups(groups, prompt_id, config, estimator)
     for group in explained:

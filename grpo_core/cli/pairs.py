@@ -23,6 +23,13 @@ from grpo_core.types import Json, Sample, Verdict
 from grpo_core.verification.pool import VerifierPool
 
 _WINDOW = 256  # pairs under way at once; bounds memory whatever the size of the file
+_LABELS: dict[str, bool] = {
+    "correct": True,
+    "wrong": False,
+    "unparseable": False,
+    "accept": True,
+    "reject": False,
+}
 _FORM = '{"id": ..., "completion": "...", "reference": ...}'
 
 
@@ -31,7 +38,7 @@ class Pair:
     """One line of the input.
 
     Attributes:
-        id: whatever the line has as its id.
+        id: whatever the line has as its id, or else its number.
         expected: whether it is right, where the line says so.
     """
 
@@ -131,20 +138,28 @@ def _parse(number: int, line: bytes) -> Pair:
         raise DataError(f"line {number} of the input is not JSON: {error}.") from error
     if not isinstance(pair, dict):
         raise DataError(f"line {number} of the input is no JSON object. Each must be {_FORM}.")
-    for key in ("id", "completion", "reference"):
-        if key not in pair:
-            raise DataError(f"line {number} of the input has no '{key}'. Each must be {_FORM}.")
+    if "completion" not in pair:
+        raise DataError(f"line {number} of the input has no 'completion'. Each must be {_FORM}.")
     prompt, meta = pair.get("prompt", ""), pair.get("meta", {})
     for key, value in (("completion", pair["completion"]), ("prompt", prompt)):
         if not isinstance(value, str):
             raise DataError(f"line {number}: '{key}' must be text, got {value!r:.80}.")
     if not isinstance(meta, dict):
         raise DataError(f"line {number}: 'meta' must be an object, got {meta!r:.80}.")
-    expected = pair.get("expected")
-    if not isinstance(expected, bool | None):
-        raise DataError(f"line {number}: 'expected' must be true or false, got {expected!r:.80}.")
-    sample = Sample(prompt, pair["completion"], pair["reference"], meta)
-    return Pair(pair["id"], sample, expected)
+    sample = Sample(prompt, pair["completion"], pair.get("reference"), meta)
+    return Pair(pair.get("id", number), sample, _expected(number, pair.get("expected")))
+
+
+def _expected(number: int, value: Json) -> bool | None:
+    """Whether a line says that it is right; as a status, too, as the examples of tests do."""
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, str) and value in _LABELS:
+        return _LABELS[value]
+    raise DataError(
+        f"line {number}: 'expected' must be true or false, or one of {', '.join(_LABELS)}, "
+        f"got {value!r:.80}."
+    )
 
 
 @contextmanager

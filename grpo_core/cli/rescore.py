@@ -12,7 +12,7 @@ from rich.console import Console
 
 from grpo_core.cli.common import json_option, plain_table, plugin_option, plugin_sources, safe
 from grpo_core.cli.verifier_options import parse_options
-from grpo_core.config import RunConfig
+from grpo_core.config import RunConfig, VerifierConfig
 from grpo_core.errors import ConfigError, DataError
 from grpo_core.plugin_manager import Plugins, load_plugins
 from grpo_core.records.files import atomic_writer, dump_json
@@ -72,8 +72,19 @@ def rescore(
     rewarding = _rewarding(directory, plugins, wanted)
     replaced = choose_replaced(name, replaced, rewarding.verifiers)
     found: list[Rescored] = []
-    spec = VerifierSpec(name, parse_options(options, pairs))
-    with VerifierPool([spec], sources, workers=workers) as pool:
+    # A verifier of the run judges as it did then, but for what the command line says.
+    settings = rewarding.config.verification
+    then = next(
+        (v for v in rewarding.config.verifiers if v.name == name), VerifierConfig(name=name)
+    )
+    spec = VerifierSpec(name, {**then.options, **parse_options(options, pairs)}, then.deadline)
+    with VerifierPool(
+        [spec],
+        sources,
+        workers=workers,
+        deadline=settings.deadline,
+        memory_mb=settings.memory_mb,
+    ) as pool:
 
         def judge(samples: Sequence) -> Sequence[Verdict]:
             return pool.verify(name, samples)
@@ -82,7 +93,7 @@ def rescore(
             found += rescore_step(directory.read_rollouts(step), judge, replaced, rewarding)
     if output is not None:
         _write(output, found)
-    summary = _summary(found, name, replaced, wanted)
+    summary = {**_summary(found, name, replaced, wanted), "options": dict(spec.options)}
     if as_json:
         click.echo(dump_json(summary))
     else:
@@ -97,8 +108,8 @@ def _steps(text: str | None, recorded: Sequence[int]) -> list[int]:
     """
     first, last = 0, max(recorded, default=0)
     if text is not None:
-        low, _, high = text.partition("-")
-        if not low.isdecimal() or not (high or low).isdecimal():
+        low, dash, high = text.partition("-")
+        if not low.isdecimal() or not (high if dash else low).isdecimal():
             raise ConfigError(f"--steps must be a step or a range such as 10-20, got '{text}'.")
         first, last = int(low), int(high or low)
     chosen = [step for step in recorded if first <= step <= last]
@@ -153,6 +164,8 @@ def _show(summary: Mapping[str, Json], found: Sequence[Rescored], console: Conso
         safe(f"{who} in place of {whom}, steps {first} to {last}, ")
         + safe(f"{count(summary['completions'])} completions")
     )
+    if summary["options"]:
+        console.print(safe(f"options: {dump_json(summary['options'])}"))
     table = plain_table("recorded verdict", "new verdict", "completions", "share", numbers=(2, 3))
     for row in summary["verdicts"]:
         style = "" if row["old"] == row["new"] else "bold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ def parse_options(text: str, pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: if either cannot be read.
     """
-    options = _read_object(text)
+    options = parse_object("--options", text)
     for pair in pairs:
         key, value = _read_pair(pair)
         options[key] = value
@@ -31,7 +32,7 @@ def options_by_name(
     Raises:
         ConfigError: if either cannot be read, or is for a verifier that is not in `names`.
     """
-    given = _read_object(text)
+    given = parse_object("--options", text)
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for name, options in given.items():
         if name not in found or not isinstance(options, dict):
@@ -52,21 +53,33 @@ def options_by_name(
     return found
 
 
-def _read_object(text: str) -> dict[str, Any]:
+def parse_object(option: str, text: str) -> dict[str, Any]:
+    """A JSON object given on the command line.
+
+    Raises:
+        ConfigError: naming the option, if the text is none.
+    """
     try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--options must be JSON, got '{text}': {error}.") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"--options must be a JSON object, got '{text}'.")
-    return options
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{option} must be JSON, got '{text}': {error}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{option} must be a JSON object, got '{text}'.")
+    return value
 
 
 def _read_pair(pair: str) -> tuple[str, Any]:
     key, separator, value = pair.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set-option needs KEY=VALUE, got '{pair}'.")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value
+    return key.strip(), _read_value(value)
+
+
+def _read_value(text: str) -> Any:
+    """TOML, or JSON of an object or a list, else the text itself."""
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(f"value = {text}")["value"]
+    if text.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return text

@@ -16,7 +16,7 @@ from grpo_core.cli.common import json_option, plugin_option, plugin_sources, saf
 from grpo_core.cli.compare_verifiers import compare_names, compare_verifiers
 from grpo_core.cli.pairs import check_pairs, judge_pairs, output_stream
 from grpo_core.cli.panel import STYLES
-from grpo_core.cli.verifier_options import options_by_name, parse_options
+from grpo_core.cli.verifier_options import options_by_name, parse_object, parse_options
 from grpo_core.plugin_manager import load_plugins
 from grpo_core.records.files import dump_json
 from grpo_core.records.formats import count
@@ -30,8 +30,9 @@ _REASON_LIMIT, _DETAIL_LIMIT = 2000, 2000
 @click.option("--verifier", "name", help="Name of a registered verifier.")
 @click.option("--compare", metavar="A,B", help="Batch: several verifiers on the same completions.")
 @click.option("--completion", help="The completion to judge; '-' reads standard input.")
-@click.option("--reference", help="What it is compared with: text, or a JSON object.")
+@click.option("--reference", help="Text, or a JSON object; null if left out.")
 @click.option("--prompt", default="", help="The problem, for verifiers that read it.")
+@click.option("--meta", metavar="JSON", help="The task's other fields: a JSON object.")
 @click.option("--input", "source", type=Path, help="Batch: a file of JSON lines; '-' is stdin.")
 @click.option("--output", type=Path, help="Batch: where verdicts go; by default standard output.")
 @click.option("--options", default="{}", metavar="JSON", help="The verifier's options.")
@@ -51,6 +52,7 @@ def verify(
     completion: str | None,
     reference: str | None,
     prompt: str,
+    meta: str | None,
     source: Path | None,
     output: Path | None,
     options: str,
@@ -64,16 +66,19 @@ def verify(
     """Judge completions with a verifier.
 
     One pair with --completion and --reference; or a batch with --input, whose lines are
-    {"id", "completion", "reference"} and give one verdict a line, in the same order.
+    {"id", "completion", "reference"} and give one verdict a line, in the same order. Only the
+    completion is needed: without an id it is the line's number, without a reference null. Lines
+    may hold "prompt" and "meta", too.
 
     With --compare a batch is judged by several verifiers: prints how often each pair of verdicts
-    came, and every completion on which they disagree. Lines may hold "expected" (true or false),
-    with which each verifier is compared, too. --options is then {"math": {...}, ...}, and
-    --set-option math.KEY=VALUE.
+    came, and every completion on which they disagree. Lines may hold "expected" (true, false, or
+    a status such as "wrong"), with which each verifier is compared, too. --options is then
+    {"math": {...}, ...}, and --set-option math.KEY=VALUE.
 
     The exit code is 0 whatever the verdicts are.
     """
-    _check_mode(name, compare, completion, reference, source, output)
+    single = any(value is not None for value in (completion, reference, meta))
+    _check_mode(name, compare, completion, single, source, output)
     sources = plugin_sources(plugin_files)
     registry = load_plugins(sources).verifiers
     names = compare_names(compare) if compare else [name or ""]
@@ -97,14 +102,9 @@ def verify(
     if source is not None:
         _verify_batch(lambda: open_pool(workers), name, source, output)
         return
-    text = sys.stdin.read() if completion == "-" else completion or ""
-    sample = Sample(prompt, text, parse_reference(reference or ""))
+    sample = _sample(prompt, completion or "", reference, meta)
     with open_pool(1) as pool:
-        verdict = pool.submit(name, sample).result()
-    if as_json:
-        click.echo(dump_json(verdict_fields(verdict)))
-    else:
-        Console().print(_verdict_table(verdict))
+        _show(pool.submit(name, sample).result(), as_json)
 
 
 def parse_reference(text: str) -> Json:
@@ -134,7 +134,7 @@ def _check_mode(
     name: str | None,
     compare: str | None,
     completion: str | None,
-    reference: str | None,
+    single: bool,
     source: Path | None,
     output: Path | None,
 ) -> None:
@@ -142,16 +142,20 @@ def _check_mode(
         raise click.UsageError("Give --verifier NAME, or --compare A,B.")
     if compare is not None and source is None:
         raise click.UsageError("--compare needs --input FILE.")
-    single = completion is not None or reference is not None
     if single and source is not None:
-        raise click.UsageError("--input does not go with --completion or --reference.")
+        raise click.UsageError("--input does not go with --completion, --reference or --meta.")
     if not single and source is None:
         raise click.UsageError("Give --completion and --reference, or --input FILE.")
-    if single and (completion is None or reference is None):
-        missing = "--completion" if completion is None else "--reference"
-        raise click.UsageError(f"Missing option '{missing}'.")
+    if single and completion is None:
+        raise click.UsageError("Missing option '--completion'.")
     if output is not None and source is None:
         raise click.UsageError("--output needs --input.")
+
+
+def _sample(prompt: str, completion: str, reference: str | None, meta: str | None) -> Sample:
+    text = sys.stdin.read() if completion == "-" else completion
+    wanted = None if reference is None else parse_reference(reference)
+    return Sample(prompt, text, wanted, parse_object("--meta", meta or "{}"))
 
 
 def _verify_batch(
@@ -165,6 +169,13 @@ def _verify_batch(
             counts[verdict.status] += 1
     parts = [f"{count(number)} {status}" for status in Status if (number := counts[status])]
     click.echo(f"{count(counts.total())} verdicts: {', '.join(parts) or 'none'}", err=True)
+
+
+def _show(verdict: Verdict, as_json: bool) -> None:
+    if as_json:
+        click.echo(dump_json(verdict_fields(verdict)))
+    else:
+        Console().print(_verdict_table(verdict))
 
 
 def _verdict_table(verdict: Verdict) -> Table:

@@ -146,12 +146,26 @@ def deal(
         share_prompts: as for `pack`.
     """
     if size > 1:
-        rows = _rows(completions, share_prompts)
-        max_tokens = min(max_tokens, math.ceil(sum(map(_row_length, rows)) / size))
+        lengths = [_row_length(row) for row in _rows(completions, share_prompts)]
+        max_tokens = min(max_tokens, math.ceil(sum(lengths) / size))
+        # Rows of unequal length may still fit into fewer batches than there are processes.
+        while len(lengths) >= size and _num_batches(lengths, max_tokens) < size:
+            max_tokens //= 2
     batches = list(pack(completions, max_tokens, share_prompts=share_prompts))
     own = batches[rank::size]
     rounds = math.ceil(len(batches) / size)
     return own + [MicroBatch.empty()] * (rounds - len(own))
+
+
+def _num_batches(lengths: Sequence[int], max_tokens: int) -> int:
+    """How many micro-batches `pack` makes of rows of these lengths."""
+    batches = in_batch = 0
+    for length in sorted(lengths):
+        if in_batch and (in_batch + 1) * length <= max_tokens:
+            in_batch += 1
+        else:
+            batches, in_batch = batches + 1, 1
+    return batches
 
 
 def _rows(

@@ -44,6 +44,13 @@ class Backlog:
                 return jobs
         return []
 
+    def give_up(self, role: str) -> list[Job]:
+        """Take the jobs of this role that were put back, without asking anybody about them."""
+        given_up = [job for job in self._returned if job.card.role == role]
+        self._returned = deque(job for job in self._returned if job.card.role != role)
+        self._size -= len(given_up)
+        return given_up
+
     def drain(self) -> Iterator[Job]:
         """All jobs, in no order; the backlog is empty afterwards."""
         jobs = [*self._returned, *itertools.chain.from_iterable(self._waiting.values())]

@@ -11,6 +11,7 @@ from grpo_core.verification.calls import Placement, VerifierCard
 from grpo_core.verification.protocol import MAX_BATCH
 
 _READABLE = ("messages", "token_ids")
+_MOST_MEMORY = 1 << 40  # megabytes; more bytes than that are no number to the operating system
 
 
 def make_card(
@@ -44,20 +45,23 @@ def make_card(
     reads = getattr(verifier, "reads", ())
     if placement not in get_args(Placement):
         raise _wrong(title, "placement", placement, f"one of {', '.join(get_args(Placement))}")
-    if isinstance(reads, str) or not set(reads) <= set(_READABLE):
+    is_several = isinstance(reads, tuple | list | set | frozenset)
+    if not is_several or not set(reads) <= set(_READABLE):
         raise _wrong(title, "reads", reads, f"a tuple out of {', '.join(_READABLE)}")
     batch_size = getattr(verifier, "batch_size", 1)
-    for name, value in (("deadline", own), ("memory_mb", memory), ("batch_size", batch_size)):
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise _wrong(title, "batch_size", batch_size, "a whole number above 0")
+    for name, value in (("deadline", own), ("memory_mb", memory)):
         if value is not None and not _is_positive(value):
-            raise _wrong(title, name, value, "a positive number")
+            raise _wrong(title, name, value, "a positive number, or None")
     return VerifierCard(
         name=registration.name,
         version=str(getattr(verifier, "version", "") or registration.version),
         plugin=registration.plugin.name,
         placement=cast("Placement", placement),
-        batch_size=min(int(batch_size), MAX_BATCH),
+        batch_size=min(batch_size, MAX_BATCH),
         deadline=default_deadline if own is None else float(own),
-        memory_mb=default_memory_mb if memory is None else math.ceil(memory),
+        memory_mb=min(default_memory_mb if memory is None else math.ceil(memory), _MOST_MEMORY),
         reads=tuple(reads),
         candidate_bears_limits=bool(getattr(verifier, "candidate_bears_limits", False)),
         checks_references=callable(getattr(verifier, "check_reference", None)),

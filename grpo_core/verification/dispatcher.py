@@ -32,6 +32,9 @@ from grpo_core.verification.link import Answer
 _MAX_AHEAD = 16
 _SHORT = 0.002  # seconds
 _CLOSED = "the verifier pool is closed"
+# A verifier with a process of its own that fails on this many samples in a row, each asked alone,
+# is broken or hangs: the rest of the batch would wait for one deadline after the other.
+_GIVE_UP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Dispatcher:
         self._counts = {name: dict.fromkeys(Status, 0) for name in self.cards}
         self._seconds = dict.fromkeys(self.cards, 0.0)
         self._mean_seconds = 1.0
+        self._failures_in_a_row = dict.fromkeys(self.cards, 0)
         self._call_ids = itertools.count(1)
         self._backlog = Backlog()
         self._lock = threading.Lock()  # guards the next three
@@ -121,6 +125,7 @@ class Dispatcher:
         elif call.kind == "check":
             self._finish(call.jobs[0], None)
         else:
+            self._failures_in_a_row[call.card.name] = 0
             for job, verdict in zip(call.jobs, answer.verdicts, strict=True):
                 self._finish(job, verdict)
 
@@ -133,6 +138,10 @@ class Dispatcher:
         if call.kind == "check":
             self._finish(job, failure.reason(job.card))
             return None
+        self._failures_in_a_row[job.card.name] += 1
+        if job.card.role and self._failures_in_a_row[job.card.name] >= _GIVE_UP:
+            for other in self._backlog.give_up(job.card.role):
+                self._finish(other, failure.verdict(job.card))
         if failure.is_memory and not was_first:
             return call  # earlier calls may have leaked: only a fresh worker tells
         if failure.limit and job.card.candidate_bears_limits:
@@ -155,7 +164,8 @@ class Dispatcher:
             self._crew.hire()
             while not self._refusal:
                 self._assign()
-                for key, _ in self._selector.select(self._crew.seconds_to_next_deadline()):
+                seconds = self._crew.seconds_to_next_deadline()
+                for key, _ in self._selector.select(None if seconds is None else min(seconds, 60)):
                     key.data()
                 self._crew.enforce_deadlines()
         except GrpoError as error:

@@ -6,17 +6,19 @@ that is no verdict, becomes a verdict of status `error`, as in a worker.
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Status, Verdict
 from grpo_core.verification.calls import Failure, VerifierCard
+from grpo_core.verification.protocol import decode_verdict, encode_verdict
 
 _Item = tuple[Sample, "Future[Verdict]"]
 
@@ -57,7 +59,7 @@ class InTrainer:
         """None, or why the verifier cannot read a reference."""
         try:
             self._verifier.check_reference(reference)
-        except Exception as error:  # noqa: BLE001 - a stranger's code; its message is the result
+        except BaseException as error:  # noqa: BLE001 - a stranger's code; its message is the result
             return f"{self._card} raised {type(error).__name__}: {error}"
         return None
 
@@ -103,21 +105,23 @@ class InTrainer:
 
     def _judge(self, samples: list[Sample]) -> list[Verdict]:
         started = time.perf_counter()
-        cause = ""
-        verdicts: list[Any] = []
         try:
             verdicts = list(self._verifier.verify(samples))
-        except Exception as error:  # noqa: BLE001 - the boundary to the plugin, as in a worker
+            seconds = (time.perf_counter() - started) / len(samples)
+            return self._checked(verdicts, len(samples), seconds)
+        except BaseException as error:  # noqa: BLE001 - the boundary to the plugin, as in a worker
+            seconds = (time.perf_counter() - started) / len(samples)
             cause = f"raised {type(error).__name__}: {error}"
-        seconds = (time.perf_counter() - started) / len(samples)
-        if not cause and len(verdicts) != len(samples):
-            cause = f"returned {len(verdicts)} verdicts for {len(samples)} samples"
-        if not cause and not all(isinstance(verdict, Verdict) for verdict in verdicts):
-            cause = "returned something that is not a Verdict"
-        if cause:
             return [Failure(cause, seconds=seconds).verdict(self._card)] * len(samples)
-        card = self._card
-        return [
-            replace(verdict, seconds=seconds, verifier=card.name, version=card.version)
-            for verdict in verdicts
-        ]
+
+    def _checked(self, verdicts: Sequence[Any], count: int, seconds: float) -> list[Verdict]:
+        """The verdicts as they would have come out of a worker: bounded, and plain JSON."""
+        if len(verdicts) != count:
+            raise ValueError(f"{len(verdicts)} verdicts for {count} samples")
+        found = []
+        for verdict in verdicts:
+            if not isinstance(verdict, Verdict):
+                raise TypeError(f"got {verdict!r:.60} where a Verdict was expected")
+            plain = json.loads(encode_verdict(verdict))
+            found.append(decode_verdict(plain, self._card.name, self._card.version, seconds))
+        return found

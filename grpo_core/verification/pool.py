@@ -81,7 +81,12 @@ class VerifierPool:
         setup = Setup(tuple(verifiers), sources, deadline, memory_mb, start_deadline, directory)
         self._dispatcher = Dispatcher(setup, workers)
         self._owner = os.getpid()
-        self._in_trainer = self._start_threads(verifiers, sources)
+        self._in_trainer: dict[str, InTrainer] = {}
+        try:
+            self._in_trainer = self._start_threads(verifiers, sources)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -168,10 +173,15 @@ class VerifierPool:
         here = [spec for spec in verifiers if cards[spec.name].placement == "trainer"]
         if not here:
             return {}
-        create = load_plugins(sources).verifiers.create
-        return {
-            spec.name: InTrainer(create(spec.name, spec.options), cards[spec.name]) for spec in here
-        }
+        registry = load_plugins(sources).verifiers
+        found = {}
+        for spec in here:
+            verifier = registry.create(spec.name, spec.options)
+            if callable(preload := getattr(verifier, "preload", None)):
+                with registry[spec.name].attributed("preloaded"):
+                    preload()
+            found[spec.name] = InTrainer(verifier, cards[spec.name])
+        return found
 
     def _card(self, name: str) -> VerifierCard:
         cards = self._dispatcher.cards

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from grpo_core.errors import GrpoError, PluginError
 from grpo_core.plugin_manager import PluginSources, load_plugins
-from grpo_core.registry import Registration
+from grpo_core.registry import Registration, cure_of
 from grpo_core.types import Json
 from grpo_core.verification import isolation
 from grpo_core.verification.cards import make_card
@@ -91,7 +91,7 @@ def _preload(verifier: Any, registration: Registration) -> None:
         plugin = registration.plugin
         raise PluginError(
             f"verifier '{registration.name}' of plugin '{plugin.name}' ({plugin.origin}) failed in "
-            f"preload(): {type(error).__name__}: {error}. Repair the plugin or its options."
+            f"preload(): {type(error).__name__}: {error}. {cure_of(error)}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean, pstdev
 from string import ascii_letters
@@ -105,6 +106,22 @@ def test_rescoring_with_the_same_verifier_changes_nothing(run: RunDirectory) -> 
     assert all(row["old"] == row["new"] for row in found["verdicts"])
 
 
+def test_a_verifier_of_the_run_judges_as_it_did_then(run: RunDirectory, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["verifiers"] = [{"name": "many_letters", "options": {"least": 5}}]
+    (copy / "config.json").write_text(json.dumps(config))
+    command = ["rescore", str(copy), "--verifier", "many_letters", "--plugin", PLUGIN, "--json"]
+    found = json.loads(grpo(*command).stdout)
+    assert found["options"] == {"least": 5}
+    assert ("correct", "wrong") in {(row["old"], row["new"]) for row in found["verdicts"]}
+    found = json.loads(grpo(*command, "--set-option=least=3").stdout)
+    assert found["options"] == {"least": 3} and all(
+        row["old"] == row["new"] for row in found["verdicts"]
+    )
+
+
 def test_another_verifier_takes_the_judges_place(run: RunDirectory) -> None:
     command = ["rescore", str(run.path), "--verifier", "moody", "--plugin", PLUGIN, "--steps", "1"]
     found = json.loads(grpo(*command, "--json").stdout)
@@ -117,6 +134,7 @@ def test_another_verifier_takes_the_judges_place(run: RunDirectory) -> None:
     [
         (["--verifier", "many_leters"], "nearest|many_letters"),
         (["--verifier", "moody", "--replace", "x"], "Unknown verifier of the run 'x'"),
+        (["--verifier", "moody", "--steps", "2-"], "--steps must be a step or a range"),
         (["--verifier", "moody", "--steps", "a"], "--steps must be a step or a range"),
         (["--verifier", "moody", "--steps", "7-9"], "the run has 1 to 3"),
     ],
@@ -162,6 +180,7 @@ def test_prompts_of_a_step_are_listed(run: RunDirectory) -> None:
     ("arguments", "message"),
     [
         (["--step", "9"], "the run has steps 1 to 3"),
+        (["--index", "0"], "--index needs --prompt ID"),
         (["--prompt", "nobody"], "has no prompt 'nobody'"),
     ],
 )
@@ -228,6 +247,15 @@ def test_a_comparison_that_makes_no_sense_is_refused(
     command = ["verify", "--input", pairs, "--plugin", PLUGIN, *arguments]
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 2 and message in result.output
+
+
+def test_labels_may_be_statuses(tmp_path: Path) -> None:
+    found = []
+    for right, wrong in ((True, False), ("correct", "wrong"), ("accept", "unparseable")):
+        pairs = write_pairs(tmp_path / "pairs.jsonl", [("abc", right), ("??", wrong), ("e", wrong)])
+        command = ["verify", "--compare", "many_letters,moody", "--input", pairs]
+        found.append(json.loads(grpo(*command, "--plugin", PLUGIN, "--json").stdout)["expected"])
+    assert found[0] and found[0] == found[1] == found[2]
 
 
 def test_labels_must_be_true_or_false(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def picky(sample: Sample, *, ignore_case: bool = False):
         time.sleep(0.2)
     if sample.completion == "nan":
         return float("nan")
+    if sample.completion == "meta":
+        return Verdict.wrong("", {"meta": dict(sample.meta), "reference": sample.reference})
     if isinstance(sample.reference, dict):
         return Verdict.wrong("got \\x1b[31m[bold]", {"keys": sorted(sample.reference)}, 0.25)
     a, b = sample.completion, str(sample.reference)
@@ -90,6 +92,28 @@ def test_one_pair_as_json_with_an_object_as_reference(plugin: str) -> None:
         "verifier": "picky",
         "version": "2.1",
     }
+
+
+def test_one_pair_without_a_reference_and_with_meta(plugin: str) -> None:
+    result = verify(plugin, "--completion", "meta", "--meta", '{"level": 3}', "--json")
+    assert json.loads(result.stdout)["details"] == {"meta": {"level": 3}, "reference": None}
+    result = verify(plugin, "--completion", "meta", "--reference", "", "--json")
+    assert json.loads(result.stdout)["details"] == {"meta": {}, "reference": ""}
+
+
+def test_batch_lines_need_a_completion_only(plugin: str, tmp_path: Path) -> None:
+    lines = [{"id": "x", "completion": "meta"}, {"completion": "meta", "meta": {"a": 1}}]
+    result = verify(plugin, "--input", write_pairs(tmp_path / "in.jsonl", lines))
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["id"], first["details"]) == ("x", {"meta": {}, "reference": None})
+    assert (second["id"], second["details"]) == (2, {"meta": {"a": 1}, "reference": None})
+
+
+def test_a_verifier_that_needs_a_reference_refuses_its_lack() -> None:
+    for name in ("exact", "math", "code"):
+        arguments = ["verify", "--verifier", name, "--completion", "x", "--json"]
+        verdict = json.loads(CliRunner().invoke(cli, arguments).stdout)
+        assert verdict["status"] == "error" and "reference" in verdict["reason"], verdict
 
 
 def test_text_of_the_verdict_cannot_control_the_terminal(plugin: str) -> None:
@@ -150,7 +174,7 @@ def test_empty_batch(plugin: str, tmp_path: Path) -> None:
         ("nonsense", "line 3 of the input is not JSON"),
         ("[" * 100_000, "line 3 of the input is not JSON"),
         ("[1]", "line 3 of the input is no JSON object"),
-        ('{"id": 1, "completion": "a"}', "line 3 of the input has no 'reference'"),
+        ('{"id": 1, "reference": "a"}', "line 3 of the input has no 'completion'"),
         ('{"id": 1, "completion": 5, "reference": "a"}', "line 3: 'completion' must be text"),
         ('{"id": 1, "completion": "", "reference": 1, "meta": 2}', "line 3: 'meta' must be"),
     ],
@@ -183,7 +207,10 @@ def test_unwritable_output(plugin: str, tmp_path: Path) -> None:
     "arguments, message",
     [
         ((), "Give --completion and --reference, or --input FILE."),
-        (("--completion", "x"), "Missing option '--reference'."),
+        (("--meta", "{}"), "Missing option '--completion'."),
+        (("--completion", "x", "--meta", "[1]"), "--meta must be a JSON object"),
+        (("--completion", "x", "--meta", "{"), "--meta must be JSON"),
+        (("--input", "x", "--meta", "{}"), "--input does not go with"),
         (("--reference", "x"), "Missing option '--completion'."),
         (("--input", "x", "--completion", "x"), "--input does not go with"),
         (("--completion", "x", "--reference", "x", "--output", "x"), "--output needs --input."),
@@ -216,6 +243,10 @@ def test_parse_reference() -> None:
 
 def test_parse_options() -> None:
     pairs = ("a=1", "b=text", "c=[1, 2]", "d=x=y", "e=")
+    objects = ('a={"level": "meta.level"}', 'b=["x", {"y": null}]', "c={x", 'd={y = "TOML"}')
+    assert parse_options("{}", objects) == {
+        "a": {"level": "meta.level"}, "b": ["x", {"y": None}], "c": "{x", "d": {"y": "TOML"},
+    }  # fmt: skip
     assert parse_options('{"a": 0, "z": null}', pairs) == {
         "a": 1, "z": None, "b": "text", "c": [1, 2], "d": "x=y", "e": "",
     }  # fmt: skip

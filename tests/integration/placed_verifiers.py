@@ -1,6 +1,7 @@
 """A plugin file whose verifiers ask for a place, a deadline, and fields of the sample."""
 
 import os
+import sys
 import time
 
 from pydantic import BaseModel
@@ -20,6 +21,8 @@ class Telling:
     def check_reference(self, reference):
         if reference == "bad":
             raise VerifierError("a bad reference")
+        if reference == "exit":
+            sys.exit("enough")
 
     def verify(self, samples):
         self.calls += 1
@@ -28,6 +31,10 @@ class Telling:
     def tell(self, sample, size):
         if sample.completion == "raise":
             raise ZeroDivisionError("seven by nothing")
+        if sample.completion == "exit":
+            sys.exit("enough")
+        if sample.completion == "set":
+            return Verdict.correct(details={"found": {1, 2}})
         if sample.completion == "sleep":
             time.sleep(0.8)
         if sample.completion == "eat":
@@ -59,17 +66,27 @@ class Here(Telling):
     placement = "trainer"
     batch_size = 4
     reads = ("token_ids",)
+    loaded = False
+
+    def preload(self):
+        self.loaded = True
+
+    def verify(self, samples):
+        assert self.loaded
+        return super().verify(samples)
 
 
 class Chosen(Telling):
     class Config(BaseModel, extra="forbid"):
         placement: str = "workers"
         deadline: float | None = None
-        reads: tuple[str, ...] = ()
+        reads: tuple[str, ...] | None = ()
+        batch_size: int | float | None = 1
 
     def __init__(self, config):
         super().__init__()
         self.placement, self.deadline, self.reads = config.placement, config.deadline, config.reads
+        self.batch_size = config.batch_size
 
 
 class Both:

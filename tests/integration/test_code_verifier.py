@@ -81,6 +81,7 @@ def test_conformance(verifier: CodeVerifier) -> None:
     [
         ("def add(a, b)\n    return a", "SyntaxError: expected ':' (line 1)"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import no_such_module", "those that the option preload names"),
         ("def sub(a, b): return a", "NameError: name 'add' is not defined"),
         ("def add(a, b):\n    return a / 0", "ZeroDivisionError: division by zero (line 2)"),
         ("def add(a, b): return object()", "an object is compared with a value"),

@@ -117,6 +117,14 @@ def test_lasting_faults_are_not(server: JudgeServer, judges: Any, fault: Respons
     assert one(judges()).is_correct  # nothing of it was cached
 
 
+def test_an_address_without_v1_is_hinted_at(server: JudgeServer, judges: Any) -> None:
+    server.faults = [refusal(404, "no such model")]
+    for base_url, is_hinted in ((f"{server.address}/v1", False), (server.address, True)):
+        verdict = one(judges(base_url=base_url))
+        assert verdict.status is Status.ERROR and "404" in verdict.reason
+        assert ("base_url usually ends in /v1" in verdict.reason) == is_hinted, verdict.reason
+
+
 def test_keys_are_blotted_out(
     server: JudgeServer, judges: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -272,6 +272,11 @@ def test_what_the_model_cannot_be_told_must_be_said(tmp_path: Path) -> None:
     assert make(folder, kind="tokens").verify([sample(COMPLETION)])[0].steps
 
 
+def test_a_special_token_of_another_tokenizer_is_refused(by_token: Path) -> None:
+    with pytest.raises(VerifierError, match=r"'<extra_0>', which is \d+ tokens"):
+        make(by_token, step="<extra_0>").verify([sample(COMPLETION)])
+
+
 @pytest.mark.parametrize("options", [{}, {"step": "<|system|>"}, {"split": "numbered"}], ids=str)
 @given(text=st.text() | st.lists(st.sampled_from(["a", "\n\n", "\n2. ", " "])).map("".join))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

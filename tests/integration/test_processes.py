@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cli_process import PLUGINS, Desk, read_json, wait_until
@@ -128,7 +128,14 @@ completions = st.lists(
 )
 
 
+UNEVEN = [
+    TrainingCompletion(prompt, [9] * length, 1.0, [0.0] * length, place)
+    for place, (prompt, length) in enumerate([([5], 1), ([5], 1), ([6, 6], 1), ([7, 7, 7], 7)])
+]
+
+
 @given(completions, st.integers(1, 60), st.integers(1, 5), st.booleans())
+@example(UNEVEN, 6, 3, True)  # two rows of 3 fit into one batch, which left nothing for the third
 def test_every_completion_is_computed_once_and_all_processes_make_as_many_passes(
     items: list[TrainingCompletion], max_tokens: int, size: int, share: bool
 ) -> None:

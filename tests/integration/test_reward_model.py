@@ -287,6 +287,13 @@ def test_a_model_that_was_not_trained_to_score_is_refused(tmp_path: Path) -> Non
         judge(save_tiny_model(tmp_path), "yes")
 
 
+def test_a_model_that_scores_tokens_is_refused(tmp_path: Path) -> None:
+    """Its head has the name and the shape of one for whole texts."""
+    save_scorer(tmp_path, tiny_scorer(scorer_config(), tokens=True))
+    with pytest.raises(VerifierError, match=r"LlamaForTokenClassification.*process_reward"):
+        judge(tmp_path, "yes")
+
+
 def test_pickles_are_not_read(tmp_path: Path) -> None:
     folder = save_scorer(tmp_path, tiny_scorer(scorer_config()))
     weights = load_file(folder / "model.safetensors")

@@ -109,7 +109,14 @@ print(any(found))
 
 def memory_of(pid: int) -> bytes:
     """All that a process, and its children, have written to memory."""
-    found = []
+    found: list[bytes] = []
+    try:
+        return _read_memory(pid, found)
+    except FileNotFoundError:  # a child that has ended meanwhile
+        return b"".join(found)
+
+
+def _read_memory(pid: int, found: list[bytes]) -> bytes:
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         span, modes, *_ = line.split()
         start, end = (int(part, 16) for part in span.split("-"))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from grpo_core.assembly import chosen_verifiers
 from grpo_core.cli.panel import shadow_rates, step_line
 from grpo_core.cli.progress import Progress
-from grpo_core.config import RunConfig
+from grpo_core.config import RunConfig, resolved
 from grpo_core.errors import ConfigError
 from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.records.run_directory import RunDirectory
@@ -86,6 +86,10 @@ def test_the_tasks_own_verifier_judges_where_only_shadows_are_listed() -> None:
         chosen_verifiers(twice, task)
     with pytest.raises(ConfigError, match="shadow_rate"):
         build(RunConfig, {"verifiers": [{"name": "moody", "shadow_rate": 0}]})
+    with pytest.raises(ConfigError, match="gives no reward"):
+        build(RunConfig, {"verifiers": [{"name": "moody", "shadow_rate": 0.5, "weight": 3}]})
+    again = build(RunConfig, resolved(only))  # as a resume reads it
+    assert again == only
 
 
 def test_disagreement_is_over_what_both_judged() -> None:

@@ -97,6 +97,31 @@ def test_a_verifier_in_the_trainer_is_attributed_and_counted():
         assert "a bad reference" in pool.check_references("here", ["bad"])[0]
 
 
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [("exit", "raised SystemExit: enough"), ("set", "raised TypeError: Object of type set")],
+)
+def test_nothing_a_verifier_in_the_trainer_does_stops_its_thread(completion, reason):
+    with open_pool("here") as pool:
+        (verdict,) = pool.verify("here", [ask(completion)])
+        assert verdict.status is Status.ERROR and reason in verdict.reason
+        details_of(pool.verify("here", [ask()]))
+        assert "SystemExit: enough" in pool.check_references("here", ["exit"])[0]
+
+
+def test_a_process_that_hangs_on_everything_is_not_asked_about_the_rest():
+    with open_pool(VerifierSpec("own", deadline=0.3)) as pool:
+        verdicts = pool.verify("own", [ask("sleep")] * 40)
+        assert {verdict.status for verdict in verdicts} == {Status.TIMEOUT}
+        assert pool.stats.kills <= 8  # the first calls, and three alone; not all forty
+        assert pool.verify("own", [ask()])[0].is_correct
+
+
+def test_a_deadline_of_years_is_no_problem():
+    with open_pool(VerifierSpec("chosen", {"deadline": 1e9})) as pool:
+        details_of(pool.verify("chosen", [ask()]))
+
+
 def test_closing_resolves_what_waits_for_the_trainers_thread():
     pool = open_pool("here")
     futures = [pool.submit("here", ask("sleep")) for _ in range(12)]
@@ -122,6 +147,9 @@ def test_a_verifier_is_put_together_from_others():
         ({"placement": "moon"}, "placement = 'moon'; it must be one of workers, process, trainer"),
         ({"deadline": 0.0}, "deadline = 0.0; it must be a positive number"),
         ({"deadline": float("inf")}, "deadline = inf"),
+        ({"batch_size": 0.5}, "batch_size = 0.5; it must be a whole number above 0"),
+        ({"batch_size": None}, "batch_size = None"),
+        ({"reads": None}, "reads = None; it must be a tuple"),
         ({"reads": ["prompt"]}, "reads = .*out of messages, token_ids"),
     ],
 )

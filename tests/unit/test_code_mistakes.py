@@ -15,7 +15,8 @@ CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
 @pytest.mark.parametrize(
     ("reference", "why"),
     [
-        ("assert f(1)", "not an object"),
+        ("assert f(1)", 'a text, not an object with fields; tests go into {"tests": "assert ..."}'),
+        (3, "it is a number, not an object"),
         (None, "not an object"),
         ({}, "no tests and no cases"),
         ({"tests": "x = 1"}, "assert nothing"),
@@ -43,7 +44,7 @@ CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
             {"language": "cobol", "cases": [{"stdin": "", "stdout": "1"}]},
             "Unknown language 'cobol'",
         ),
-        ({"test": "assert f(1)", "task_id": 3}, "unknown field 'task_id'"),
+        ({"test": "assert f(1)", "tsk_id": 3}, "unknown field 'tsk_id'"),
         ({"cases": "x"}, "cases is a list"),
         ({"cases": [{}]}, "case 1: it has neither"),
         ({"cases": [{"call": "f(1)"}]}, "one of equals"),

@@ -263,3 +263,40 @@ def test_the_constructor_is_light_and_the_deadline_holds_the_limits() -> None:
     verifier = CodeVerifier(CodeVerifier.Config(timeout=2, total_timeout=10))
     assert verifier.deadline > 12
     assert verifier.placement == "workers"
+
+
+HUMAN_EVAL = {
+    "task_id": "HumanEval/999",
+    "prompt": 'def f(x):\n    """Adds one."""\n',
+    "canonical_solution": "    return x + 1\n",
+    "test": CHECK,
+    "entry_point": "f",
+}
+MBPP = {
+    "task_id": 2,
+    "text": "Write a function that adds one.",
+    "code": "def f(x): return x + 1",
+    "test_list": ["assert f(1) == 2"],
+    "test_setup_code": "",
+    "challenge_test_list": ["assert f(-1) == 0"],
+}
+SANITIZED_MBPP = {
+    "source_file": "Benchmark.ipynb",
+    "task_id": 2,
+    "prompt": "Write a function that adds one.",
+    "code": "def f(x): return x + 1",
+    "test_imports": [],
+    "test_list": ["assert f(1) == 2"],
+}
+
+
+@pytest.mark.parametrize("row", [HUMAN_EVAL, MBPP, SANITIZED_MBPP])
+def test_whole_rows_of_public_sets_are_references(row: dict[str, Any]) -> None:
+    """What is no test, such as the solution, changes nothing."""
+    besides = {"task_id", "canonical_solution", "text", "code", "source_file"}
+    needed = {key: value for key, value in row.items() if key not in besides}
+    assert needed != row
+    problem, same = read_problem(row), read_problem(needed)
+    assert problem.tested == same.tested == "f" and problem.prompt == same.prompt
+    assert problem.tests == same.tests and problem.checks
+    assert [check.name for check in problem.checks] == [check.name for check in same.checks]

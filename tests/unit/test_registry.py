@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from grpo_core.errors import ConfigError, PluginError
-from grpo_core.registry import PluginInfo, Registration, Registry
+from grpo_core.registry import PluginInfo, Registration, Registry, cure_of
 
 HERE = PluginInfo("here", "here 1.2", "1.2", "abc")
 THERE = PluginInfo("there", "/tmp/there.py", "", "def")
@@ -157,3 +158,13 @@ def test_text_target_that_cannot_be_loaded(
     assert "verifier 'bad' of plugin 'here' (here 1.2)" in str(caught.value)
     assert "GRPO_DISABLED_PLUGINS=here" in str(caught.value)
     monkeypatch.delitem(sys.modules, "broken_target", raising=False)
+
+
+def test_a_full_disk_is_not_the_plugins_fault() -> None:
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+    ):
+        assert "Free space on the disk" in cure_of(error)
+    for error in (ValueError("usable"), FileNotFoundError(errno.ENOENT, "No such file")):
+        assert cure_of(error) == "Repair the plugin or its options."

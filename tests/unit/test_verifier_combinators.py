@@ -330,7 +330,7 @@ def test_attributes(registry: Registry) -> None:
     verifier = registry.create("any_of", says(borne, borne))
     assert verifier.candidate_bears_limits and verifier.placement == "trainer"
     plain = registry.create("first_of", says("correct"))
-    assert (plain.deadline, plain.memory_mb, plain.batch_size) == (5.0, 2048, 1)
+    assert (plain.deadline, plain.memory_mb, plain.batch_size) == (None, None, 1)
     assert plain.placement == "workers" and plain.reads == ()
 
 
@@ -368,6 +368,24 @@ def test_unknown_members_and_options_are_refused(registry: Registry) -> None:
     for wrong in ({"members": []}, {}, says({"weight": 0}), says("correct", score="median")):
         with pytest.raises(ConfigError):
             registry.create("any_of", wrong)
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        (["math", "exact"], r'is a table such as \{name = "math"\}, got the plain name'),
+        ([{"name": "exact"}, "math"], r'is a table such as \{name = "math"\}'),
+        ([], "must have a member"),
+        ([{"nam": "exact"}], "nam: unknown setting"),
+    ],
+)
+def test_wrong_members_are_named_and_not_counted(
+    registry: Registry, members: list[Any], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        registry.create("any_of", {"members": members})
+    assert "at least" not in str(caught.value)
+    assert str(caught.value).count("table such as") <= 1
 
 
 def test_without_members_it_says_so() -> None:

@@ -241,6 +241,11 @@ def test_references_that_are_refused(reference: Json) -> None:
     assert judge("{}", reference).status == "error"
 
 
+def test_a_value_alone_names_the_option_that_takes_it() -> None:
+    with pytest.raises(VerifierError, match="where the option json_schema is set"):
+        JsonSchemaVerifier().check_reference({"answer": 3})
+
+
 def test_a_field_that_the_reference_lacks() -> None:
     for reference in ({"value": {"b": 1}}, {"value": 3}):
         assert judge('{"a": 1}', reference, equal=["a"]).status == "error"

@@ -21,10 +21,19 @@ from grpo_verifiers.code.naming import called_names
 from grpo_verifiers.code.rewriting import is_check_function, rewrite
 from grpo_verifiers.code.shown import shorten
 
+_KINDS: dict[type, str] = {
+    str: "a text", int: "a number", float: "a number", bool: "a truth value", list: "a list",
+    type(None): "null",
+}  # fmt: skip
 _KEYS = {
     "language", "prompt", "entry_point", "tests", "test", "test_list", "challenge_test_list",
     "test_setup_code", "test_imports", "cases", "inputs", "outputs", "fn_name", "input_output",
     "tolerance", "in_place",
+}  # fmt: skip
+# What rows of HumanEval, MBPP and APPS hold besides: names, and solutions that nobody reads here.
+_IGNORED = {
+    "task_id", "canonical_solution", "text", "code", "source_file",
+    "problem_id", "question", "solutions", "difficulty", "url", "starter_code",
 }  # fmt: skip
 # The candidate could answer with text that does harm where tests execute it.
 _EXECUTE = frozenset({"eval", "exec", "compile", "__import__"})
@@ -64,8 +73,11 @@ def read_problem(reference: Any) -> Problem:
         UnreadableReference: naming the field that is wrong, and the rule.
     """
     if not isinstance(reference, Mapping):
-        raise UnreadableReference(f"it is a {type(reference).__name__}, not an object with fields")
-    unknown = sorted(set(map(str, reference)) - _KEYS)
+        kind = _KINDS.get(type(reference), type(reference).__name__)
+        raise UnreadableReference(
+            f'it is {kind}, not an object with fields; tests go into {{"tests": "assert ..."}}'
+        )
+    unknown = sorted(set(map(str, reference)) - _KEYS - _IGNORED)
     if unknown:
         raise UnreadableReference(
             f"unknown field {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}"

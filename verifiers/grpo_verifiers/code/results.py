@@ -12,6 +12,7 @@ from grpo_verifiers.code.shown import MAX_SHOWN, shorten
 MAX_LISTED = 50  # tests in a verdict's details; failed ones first
 MAX_TEXT = 6_000  # characters of their names and problems
 MAX_REASON = 400
+_PRELOAD = "; programs may import the standard modules, and those that the option preload names"
 
 TestStatus = Literal["passed", "failed", "not run"]
 
@@ -89,7 +90,9 @@ class Report:
             noun = "test" if total == 1 else "tests"
             return Verdict.correct(f"{total} {noun} passed", details)
         share = self.num_passed / total if partial and total and not self.problem else 0.0
-        return Verdict.wrong(shorten(self._reason(), MAX_REASON), details, score=share)
+        reason = self._reason()
+        hint = _PRELOAD if "ModuleNotFoundError" in reason else ""
+        return Verdict.wrong(shorten(reason, MAX_REASON) + hint, details, score=share)
 
     def _reason(self) -> str:
         if self.problem:

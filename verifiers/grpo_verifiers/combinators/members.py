@@ -6,16 +6,19 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Status, Verdict
 
 Create = Callable[[str, Mapping[str, Any]], Any]
 
-DEFAULT_DEADLINE, DEFAULT_MEMORY_MB = 5.0, 2048  # of a member that asks for none of its own
+DEFAULT_DEADLINE, DEFAULT_MEMORY_MB = (
+    5.0,
+    2048,
+)  # of a member that asks for none beside one that does
 _PLACEMENTS = ("workers", "process", "trainer")  # the strongest last
 _READABLE = ("messages", "token_ids")
 
@@ -30,6 +33,27 @@ class MemberConfig(BaseModel):
     weight: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="its weight where score is mean"
     )
+
+
+def _no_plain_names(value: object) -> object:
+    for member in value if isinstance(value, Sequence) and not isinstance(value, str) else ():
+        if isinstance(member, str):
+            raise ValueError(
+                f'a member is a table such as {{name = "{member}"}}, got the plain name {member!r}.'
+            )
+    return value
+
+
+def _not_empty(members: tuple[MemberConfig, ...]) -> tuple[MemberConfig, ...]:
+    if not members:
+        raise ValueError('must have a member such as {name = "math"}, got none.')
+    return members
+
+
+# Not min_length: where a member is faulty, pydantic counts the ones that are left.
+Members = Annotated[
+    tuple[MemberConfig, ...], BeforeValidator(_no_plain_names), AfterValidator(_not_empty)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +140,19 @@ def joint_attributes(members: Sequence[Member], version: str) -> dict[str, Any]:
         values = [getattr(verifier, name, None) for verifier in verifiers]
         return [default if value is None else value for value in values]
 
+    def asks(name: str) -> bool:
+        return any(getattr(verifier, name, None) is not None for verifier in verifiers)
+
     reads = {field for fields in declared("reads", ()) for field in fields}
     names = ", ".join(f"{member.name} {member.version}" for member in members)
     return {
         "version": f"{version}({names})",
         "placement": max(declared("placement", "workers"), key=_PLACEMENTS.index),
-        "deadline": float(sum(declared("deadline", DEFAULT_DEADLINE))),
-        "memory_mb": max(declared("memory_mb", DEFAULT_MEMORY_MB)),
+        # Where none asks for anything, the run's own settings hold for the whole call.
+        "deadline": float(sum(declared("deadline", DEFAULT_DEADLINE)))
+        if asks("deadline")
+        else None,
+        "memory_mb": max(declared("memory_mb", DEFAULT_MEMORY_MB)) if asks("memory_mb") else None,
         "batch_size": min(declared("batch_size", 1)),
         "reads": tuple(field for field in _READABLE if field in reads),
         "candidate_bears_limits": all(declared("candidate_bears_limits", False)),

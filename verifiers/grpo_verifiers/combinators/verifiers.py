@@ -25,7 +25,7 @@ from grpo_verifiers.combinators.members import (
     Answer,
     Create,
     Member,
-    MemberConfig,
+    Members,
     ask_in_turn,
     joint_attributes,
     make_members,
@@ -36,7 +36,6 @@ from grpo_verifiers.combinators.verdicts import join_answers, no_reader, records
 if TYPE_CHECKING:
     from grpo_core.testing import Example
 
-Members = tuple[MemberConfig, ...]
 PassedOn = Literal["abstain", "unparseable", "timeout", "error"]
 
 _MEMBERS = "the verifiers, in the order in which they are asked"
@@ -91,7 +90,7 @@ class AllOf(Combinator):
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
-        members: Members = Field(min_length=1, description=_MEMBERS)
+        members: Members = Field(description=_MEMBERS)
         score: ScoreRule = Field(default="min", description=_SCORE)
 
     def verify(self, samples: Sequence[Sample]) -> list[Verdict]:
@@ -138,7 +137,7 @@ class AnyOf(Combinator):
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
-        members: Members = Field(min_length=1, description=_MEMBERS)
+        members: Members = Field(description=_MEMBERS)
         score: ScoreRule = Field(default="max", description=_SCORE)
 
     def verify(self, samples: Sequence[Sample]) -> list[Verdict]:
@@ -169,10 +168,11 @@ class AnyOf(Combinator):
 
 
 class FirstOf(Combinator):
-    """The verdict of the first member that has one, such as a cheap check before a judge.
+    """The verdict of the first member that does not abstain, whether it is correct or wrong.
 
     A member that abstains, or cannot read the reference, passes the completion on to the next. If
-    all do, the gravest of their statuses is the verdict: error, timeout, unparseable, abstain.
+    all do, the gravest of their statuses is the verdict: error, timeout, unparseable, abstain. To
+    ask a judge about what a cheap check has not found correct, take any_of.
     """
 
     class Config(BaseModel):
@@ -180,7 +180,7 @@ class FirstOf(Combinator):
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
-        members: Members = Field(min_length=1, description=_MEMBERS)
+        members: Members = Field(description=_MEMBERS)
         pass_on: tuple[PassedOn, ...] = Field(
             default=("abstain",), description="what a member may say to let the next one decide"
         )

@@ -162,7 +162,9 @@ class JsonSchemaVerifier:
         if self._schema:
             return self._with_fields(self._schema, values, reference)
         if not isinstance(values, Mapping) or not values or not set(values) <= {"schema", "value"}:
-            raise _unreadable(reference, 'it must be {"schema": .., "value": ..}, or one of them')
+            form = '{"schema": .., "value": ..}, or one of them'
+            rule = "a value alone is compared where the option json_schema is set"
+            raise _unreadable(reference, f"it must be {form}; {rule}")
         schema = None
         if "schema" in values:
             try:

@@ -97,7 +97,7 @@ class Session:
             except EndpointRefusal as refusal:
                 other = self._other_dialect(dialect, refusal)
                 if other is None:
-                    raise
+                    raise self._with_hint(refusal) from None
                 self._dialect = other
             else:
                 return self._opinion(data["choices"][0])
@@ -182,6 +182,14 @@ class Session:
             raise NoVerdict("it refuses to judge this")
         shown = " ".join(text.split())[-200:]
         raise NoVerdict(f"its answer ends in {shown!r}" if shown else "its answer is empty")
+
+    def _with_hint(self, refusal: EndpointRefusal) -> EndpointRefusal:
+        """A refusal; where the address may be the reason, it says what is usual."""
+        base_url = self._config.base_url.rstrip("/")
+        if refusal.status != 404 or base_url.endswith("/v1"):
+            return refusal
+        hint = f"base_url usually ends in /v1, as {base_url}/v1 does."
+        return EndpointRefusal(f"{refusal}. {hint}", refusal.status, refusal.text)
 
     def _other_dialect(self, dialect: _Dialect, refusal: EndpointRefusal) -> _Dialect | None:
         """What to try after a refusal; None if another dialect would not help."""

@@ -7,6 +7,10 @@ from typing import Any
 from grpo_core.errors import VerifierError
 from grpo_verifiers.learned.options import ModelOptions
 
+_WHOLE_TEXTS = "AutoModelForSequenceClassification"
+# A Llama's head for tokens is called `score`, as its head for texts is: nothing would be missing.
+_OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+
 
 def preload(*, models: bool = True) -> None:
     """Import what loading needs, which takes seconds, and compute nothing."""
@@ -53,13 +57,15 @@ def load_model(options: ModelOptions, kind: str) -> Any:
         kind: name of a class of transformers, such as "AutoModelForSequenceClassification".
 
     Raises:
-        VerifierError: if it cannot be read, or lacks weights: a head of random numbers gives
-            scores like any other.
+        VerifierError: if it cannot be read, scores something else, or lacks weights: a head of
+            random numbers gives scores like any other.
     """
     import torch
     import transformers
     from transformers.utils import logging
 
+    if kind == _WHOLE_TEXTS:
+        _check_scores_whole_texts(read_config(options), options.path)
     logging.disable_progress_bar()
     device = _device(options)
     dtype = _dtype(options, device)
@@ -87,6 +93,17 @@ def load_model(options: ModelOptions, kind: str) -> Any:
         model.set_attn_implementation("eager")  # fused attention leaves the cap out
     _cast(model, dtype)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _check_scores_whole_texts(config: Any, path: str) -> None:
+    """Refuse a model whose head has the right name and was trained for something else."""
+    names = list(getattr(config, "architectures", None) or ())
+    has_own_class = _WHOLE_TEXTS in (getattr(config, "auto_map", None) or {})
+    if not has_own_class and any(name.endswith(_OTHER_HEADS) for name in names):
+        raise VerifierError(
+            f"'{path}' is a {', '.join(names)}, which does not score whole texts. Give a "
+            "sequence-classification model; models that score steps are for process_reward."
+        )
 
 
 def _cast(model: Any, dtype: Any) -> None:

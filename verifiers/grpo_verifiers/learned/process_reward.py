@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -147,6 +147,7 @@ class ProcessReward:
     def _load(self) -> Loaded:
         config = self.config
         reader = open_reader(config)
+        _check_tag(reader.conversation.tokenizer, config.tags.step, config.path)
         kind, scorer = open_step_model(
             config, config.kind, reader, (config.tags.bad, config.tags.good)
         )
@@ -215,3 +216,18 @@ class ProcessReward:
 
 def _lowest(scored: Sequence[Scored]) -> int:
     return min(range(len(scored)), key=lambda at: scored[at].score) + 1
+
+
+def _check_tag(tokenizer: Any, tag: str, path: str) -> None:
+    """Refuse a special token that is none of the tokenizer's.
+
+    Raises:
+        VerifierError: if `tag` looks like one and is cut into several.
+    """
+    if not (tag.startswith("<") and tag.endswith(">")):
+        return  # separators such as blank lines may be several tokens
+    if (count := len(tokenizer.encode(tag, add_special_tokens=False))) != 1:
+        raise VerifierError(
+            f"tags.step is '{tag}', which is {count} tokens of '{path}', not one: the model was "
+            "not trained with it. Set tags.step to the tag that the model's card names."
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from grpo_verifiers.math.endings import ends_here, sign_before
+
 MAX_BARE_CHARS = 300  # of a completion that is nothing but its answer
 MAX_EXPRESSION_CHARS = 1_000  # of an answer in prose
 MAX_SENTENCE_CHARS = 500
@@ -40,13 +42,15 @@ _HEDGE = re.compile(
 # What makes a number the beginning of more: 7 times 8, 7 + x, 7 \cdot 8.
 _GOES_ON = re.compile(
     r"\s*(?:[-+*/^=<>\\({\[|!_]|(?:times|plus|minus|divided|over|choose|mod|to|but"
-    r"|through|versus|squared|cubed)\b)"
+    r"|through|versus|squared|cubed|remainder|with (?:a )?remainder|(?:in )?base|out of)\b"
+    r"|\s+(?:less|more|fewer) than\b)"
 )
 # Words before a number that make it another answer: at least 7, half of 7.
 _CHANGES = re.compile(
     r"\b(?:less|more|fewer|greater|smaller|larger|least|most|under|over|below|above|half|third|quarter"
     r"|twice|thrice|double|triple|root|square|cube|plus|times|divided|minus|not|never|cannot|neither"
-    r"|nor|no|without|except|from)\b|n't\b",
+    r"|nor|no|without|except|from|but|opposite|reciprocal|inverse|(?:the|a) negative"
+    r"|(?:multiple|factor|divisor|power)s? of)\b|n't\b",
     re.IGNORECASE,
 )
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[0-9])", re.IGNORECASE)
@@ -59,7 +63,8 @@ _NEGATION = re.compile(r"(?:not|never|neither|no longer)\b", re.IGNORECASE)
 # A second answer behind the first: "$7$, or maybe $8$", "$7$. Or $8$."
 _ALTERNATIVE_CHARS = 200
 _ALTERNATIVE = re.compile(
-    r"[\s.,;]*\(?\s*(?:or|alternatively|maybe|perhaps|possibly)\b[\s,:]*(?:[a-z']+[\s,:]+){0,4}"
+    r"[\s.,;]*[(\[]?\s*(?:or|alternatively|maybe|perhaps|possibly|actually|wait|no|sorry|oops|rather"
+    r"|correction)\b[\s,:.]*(?:[a-z']+[\s,:]+){0,4}"
     r"(?=\$|\\\(|[-0-9])",
     re.IGNORECASE,
 )
@@ -71,6 +76,7 @@ _NOT_PROSE = re.compile(
     r"|\\(?:begin|end)\s*\{[a-z]*\}(?:\s*\{[clr|]*\})?"
     r"|\\[a-zA-Z]+|\b(?:or|and|sqrt|sin|cos|tan|cot|sec|csc|log|exp|arcsin|arccos|arctan|inf|infinity)\b"
 )
+_DIGIT_IN_MATHS = re.compile(r"(?<![a-zA-Z])[a-ln-zA-Z)]\s*\^\s*[0-9]")  # no number of its own
 _SEVERAL = re.compile(r"\b(?:or|and)\b|[,;]\s")
 _PROSE_WORD = re.compile(r"[a-zA-Z]{3,}|\b(?:is|to|of|in|it|so|we|he|by|at|on|an|as|if)\b")
 _FEW_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+){0,3}")
@@ -104,9 +110,14 @@ def is_expression(text: str) -> bool:
     number = _NUMBER.match(text)
     if number and _QUANTITY_TAIL.fullmatch(text, number.end()):
         return True
-    if _PROSE_WORD.search(_NOT_PROSE.sub(" ", text)):
+    if has_prose(text):
         return False
     return " " not in text or re.search(r"[0-9\\=+^<>]", text) is not None
+
+
+def has_prose(text: str) -> bool:
+    r"""Whether a text has words that are neither functions nor within `\text`."""
+    return _PROSE_WORD.search(_NOT_PROSE.sub(" ", text)) is not None
 
 
 def statement(text: str) -> str:
@@ -158,19 +169,35 @@ def _alternative(text: str, position: int) -> str:
 
 
 def last_in_prose(text: str) -> str | None:
-    """The last formula or number of a text, whichever ends later; None if it has neither."""
+    """The last formula or number of a text, whichever ends later.
+
+    None, if it has neither, or only as a part of something larger: see `endings`.
+    """
     formula = _last_formula(text)
     number = _last_number(text)
-    if number is None:
-        return formula[0] if formula else None
-    if formula and formula[1] >= number.end():
-        return formula[0]
+    if formula and (number is None or formula[2] >= number.end()):
+        sign = sign_before(text, formula[1])
+        if sign is None or not ends_here(text, formula[2]):
+            return None
+        return sign + (f"({formula[0]})" if sign else formula[0])
+    if number is None or _DIGIT_IN_MATHS.search(text, number.end()):
+        return None
+    if either := _either(text, number):
+        return either
+    sign = sign_before(text, number.start())
+    if sign is None or not ends_here(text, number.end()):
+        return None
+    return sign + number.group()
+
+
+def _either(text: str, number: re.Match[str]) -> str | None:
+    """The last two numbers as "3 or 4", if "or" joins them."""
     before = text[max(0, number.start() - _TAILS[-1]) : number.start()]
     if hedge := _OR_BEFORE.search(before):
         others = list(_NUMBER.finditer(before, 0, hedge.start()))
         if others and not before[others[-1].end() : hedge.start()].strip():
             return f"{others[-1].group()} or {number.group()}"
-    return number.group()
+    return None
 
 
 def _last_number(text: str) -> re.Match[str] | None:
@@ -183,8 +210,8 @@ def _last_number(text: str) -> re.Match[str] | None:
     return last
 
 
-def _last_formula(text: str) -> tuple[str, int] | None:
-    """The last mathematics between delimiters, and where it ends; money is no mathematics."""
+def _last_formula(text: str) -> tuple[str, int, int] | None:
+    """The last mathematics between delimiters, its start and its end; money is no mathematics."""
     if "$" not in text and "\\" not in text:
         return None
     offset = max(0, len(text) - _FORMULA_TAIL)
@@ -194,7 +221,8 @@ def _last_formula(text: str) -> tuple[str, int] | None:
     while match := (_DISPLAY.search(text, position) or _INLINE.search(text, position)):
         content = next(group for group in match.groups() if group is not None).strip()
         if _is_formula(content):
-            last, position = (content, offset + match.end()), match.end()
+            last = (content, offset + match.start(), offset + match.end())
+            position = match.end()
         else:
             position = match.start() + 1
     return last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,11 +17,14 @@ from grpo_verifiers.math.leaves import decimal_comma
 from grpo_verifiers.math.limits import MAX_COMPLETION_CHARS, AnswerError
 from grpo_verifiers.math.nodes import Leaf, Node
 from grpo_verifiers.math.normalise import canonical, unescaped
+from grpo_verifiers.math.prose import has_prose
 from grpo_verifiers.math.structure import read_structure
 
 _SHOWN_CHARS = 200  # of an answer in a verdict's reason and details
 _MAX_CACHED_CHARS = 4_000
-_PROSE_CHARS = 300  # a longer reference without a box is a worked solution
+_MAX_WORDED_CHARS = 300  # a longer one with words is a worked solution, which must mark its answer
+# A line that the next one carries on, or that carries on the one before.
+_CARRIED_ON = re.compile(r"[-+*/=<>(\[{&\\]\n|\n[+*/=<>)\]}&\\]|\\begin|\$\$\n|\n\$\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,30 @@ def _stated(reference: str) -> str:
     if "boxed" in text:
         boxes = find_boxes(text)
         return boxes.last or text.rpartition("boxed{")[2]
-    if len(text) > _PROSE_CHARS or "answer" in text.lower():
+    if "answer" in text.lower():
         found = extract_answer(text)
         return found.text if found else text
+    text = _several_lines(text.strip())
+    if len(text) > _MAX_WORDED_CHARS and has_prose(text):
+        raise AnswerError(
+            "a text this long is a worked solution, and nothing in it says which part is the "
+            "answer; end it with #### or put the answer in a box"
+        )
     return text
+
+
+def _several_lines(text: str) -> str:
+    """Lines that each hold an answer, as one list: "x = 3" above "y = 7" are two answers.
+
+    Raises:
+        AnswerError: if the lines are neither answers nor one expression.
+    """
+    lines = [line.strip(" \t\r,;.") for line in text.splitlines() if line.strip(" \t\r,;.")]
+    if len(lines) < 2 or _CARRIED_ON.search("\n".join(lines)) or not any(map(str.isdigit, text)):
+        return text
+    if any(has_prose(line) for line in lines):
+        raise AnswerError("it has several lines, and nothing says which one is the answer")
+    return " , ".join(lines)
 
 
 def unreadable(reference: Any, why: str) -> str:

@@ -60,6 +60,19 @@ _NOT_UNIT_WORDS = (
     "plusminus approximately about squared cubed half halves third thirds"
 )
 _NOT_UNITS = frozenset(_NOT_UNIT_WORDS.split())
+# Words that change the size or the sign of the number before them.
+_RESIZES = frozenset(
+    (
+        "halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths hundredth "
+        "hundredths thousandth thousandths millionths lakh lakhs crore crores bn mn tn k "
+        "thousand thousands million millions billion billions trillion trillions hundred hundreds "
+        "dozen dozens score gross pair pairs permille factorial base"
+    ).split()
+)
+_SHIFTS = re.compile(
+    r"\b(?:below zero|below|under par|short|owed|loss|lost money|in debt|in the red|too (?:many|few|much"
+    r"|little|large|small)|basis points?|per mille|ish)\s*(?:of\b.*)?\Z"
+)
 
 _SUFFIX = re.compile(
     r"(?P<gap>\s*)(?:\\text\{(?P<text>[^{}0-9]*)\}|(?P<degree>°\s*[CF]?)|"
@@ -90,7 +103,7 @@ class Unit:
 def is_unit_suffix(text: str) -> bool:
     """Whether all of `text`, found behind a number, is words or a unit that may be ignored."""
     match = _SUFFIX.fullmatch(text)
-    if match is None:
+    if match is None or resizes(text):
         return False
     if match["degree"]:
         return not match["more"]
@@ -116,6 +129,19 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     if match and match.start() and (unit := read_unit(match.group())):
         return text[: match.start()].rstrip(), unit
     return text, None
+
+
+def resizes(words: str) -> bool:
+    r"""Whether words behind a number make it another one: hundredths, lakh, `M`, below zero."""
+    plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", words).replace("-", " ")
+    found = re.findall(r"[A-Za-z]+", plain)
+    if not found:
+        return "%" in plain or "‰" in plain
+    return (
+        found[0] in ("M", "B", "T")
+        or found[0].lower() in _RESIZES
+        or _SHIFTS.search(plain.strip().lower()) is not None
+    )
 
 
 @lru_cache(maxsize=1024)

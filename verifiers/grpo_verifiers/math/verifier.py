@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.math.config import MathConfig
+from grpo_verifiers.math.currency import contradict
 from grpo_verifiers.math.equality import Comparison
 from grpo_verifiers.math.exact import read_quantity
 from grpo_verifiers.math.extraction import Extraction, extract_answer, extract_choice
@@ -136,6 +137,8 @@ class MathVerifier:
     def _equal(self, gold: Reference, answer: str, comparison: Comparison) -> bool:
         if answer == gold.written:
             return True
+        if contradict(gold.written, answer):
+            return False
         if gold.is_choice and (letter := choice(answer)):
             return letter == gold.text
         text = canonical(answer)
