@@ -24,14 +24,15 @@ _SIGNS = ("-", "−", "–", "+")
 _SIGN = re.compile(r"(?:[-−–—‒﹣－]|\b(?:negative|minus))[\s(]*\Z", re.IGNORECASE)
 # What a sign follows when it belongs to the number, and is neither a difference nor a dash.
 _STATES = re.compile(
-    r"(?:[=≈:：→]|[=-]>|\b(?:is|are|was|be|being|get|gets|got|gives|give|gave|equals?|equal to|to be"
-    r"|becomes?|yields?|obtain|have|has|so|thus|hence|therefore|of|find|finds)\b)[\s*_`$€£]*\Z"
+    r"(?:[=≈:：→]|[=-]>|\b(?:is|are|was|be|being|get|gets|got|gives|give|gave|equals?|equal to|to"
+    r" be|becomes?|yields?|obtain|have|has|so|thus|hence|therefore|of|find|finds)\b)[\s*_`$€£]*\Z"
     r"|\A\s*\Z",
     re.IGNORECASE,
 )
 _JOINED = re.compile(
     rf"""
-    (?<![=>-])[<>]=?\s*\Z | [+/^×·⋅÷√∛±∓≤≥≠≮≯≡∈%]\s*\Z | {_NUM}\s*[:,;]\s*\Z
+    (?<![=>-])[<>]=?\s*\Z | [+/^×·⋅÷√∛±∓≤≥≠≮≯≡∈%]\s*\Z
+    | (?<![0-9.,])(?<![Ii]n\ )(?<![Bb]y\ ){_NUM}\s*[:,;]\s*\Z
     | [{{\[]\s*\Z | (?:\A|[^ ]|(?<![a-zA-Z])(?:{_FUNCTIONS})\ )\(\s*\Z
     | (?<![a-zA-Z'’])(?:{_FUNCTIONS})\s*\Z(?<!\b[aAI]\ )
     | \\(?!approx|to|implies|Rightarrow|text|quad|qquad)[a-zA-Z]*\s*\{{?\s*\Z
@@ -62,16 +63,20 @@ _CHANGED = re.compile(
 )
 _UNITS_GLUED = re.compile(r"(?:[a-zA-Z]{2,}|m(?=[²³^]))(?:[²³]|\^\{?[23]\}?)?(?:/[a-z]+)?")
 _GOES_ON = re.compile(
-    rf"""
-    _(?=[\w{{]) | [\^({{\[!√½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞π∞θ′⁰¹²³⁴-⁹ⁿ₀-₉]
-    | \s*(?:[+/^>×·⋅÷√±∓≤≥≠]|<(?![/a-z|])|\*{{1,2}}(?=[\w(\\])|\*\ ?(?=\w)|[-−–]\s*(?:[0-9(]|[a-zA-Z]\b)|=\s*(?![a-zA-Z]\b|\s*\Z))
+    r"""
+    _(?=[a-z0-9{]) | [\^({\[!√½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞π∞θ′⁰¹²³⁴-⁹ⁿ₀-₉]
+    | \s*(?:[+/^>×·⋅÷√±∓≤≥≠]|<(?![/a-z|])|\*{1,2}(?=[\w(\\])
+        |(?<=\s)\*\ ?(?=\w)|[-−–]\s*(?:[0-9(]|[a-zA-Z]\b)|=\s*(?![a-zA-Z]\b|\s*\Z))
     | \s*:\s*(?:[0-9]|[a-zA-Z]\b)
     | \s*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞] | [万千百亿億]
     | \s*\\(?:pi|sqrt|frac|dfrac|tfrac|times|cdot|div|pm|binom|le|ge|ne|leq|geq|neq|alpha|theta)
     | \ +[a-zA-Zπ](?=\s*[.+*/^²³-]|\s*\Z)(?<!\ [aIAmgshLJNWKCF])
     | \ +and\ +(?:a|an|one|two|three)[ -](?:half|third|thirds|quarter|quarters|fifth|eighth)
-    | \ +(?:plus|minus|divided|over|squared|cubed|choose|mod|modulo|through|versus|factorial|remainder)\b
-    | \ +(?:more|less|fewer)\ than\b | \ +or\ (?:more|less|fewer|greater|higher)\b
+    | \ +(?:plus|minus|divided|over|squared|cubed|choose|mod|modulo|through
+        |versus|factorial|remainder)\b
+    | \ +(?:more|less|fewer)\ than\ (?:[a-z]\b|half|twice|one|two|three|four|five|six|seven|eight
+        |nine|ten|twenty|fifty|a\ (?:dozen|hundred|thousand))
+    | \ +or\ (?:more|less|fewer|greater|higher)\b
     | \ +to\ the\ (?:power|[0-9]|[a-z]+\ power) | \ +(?:out\ of|in)\ (?:[0-9]|every\b)
     | \ +(?:is|are|was|would\ be|can|could|does|do)(?:\ (?:not|never|no|wrong|incorrect|impossible
         |invalid|excluded)\b|n['’]t\b|not\b)

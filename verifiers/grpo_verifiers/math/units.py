@@ -61,17 +61,16 @@ _NOT_UNIT_WORDS = (
 )
 _NOT_UNITS = frozenset(_NOT_UNIT_WORDS.split())
 # Words that change the size or the sign of the number before them.
-_RESIZES = frozenset(
-    (
-        "halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths hundredth "
-        "hundredths thousandth thousandths millionths lakh lakhs crore crores bn mn tn k "
-        "thousand thousands million millions billion billions trillion trillions hundred hundreds "
-        "dozen dozens score gross pair pairs permille factorial base"
-    ).split()
+_RESIZING_WORDS = (
+    "halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths hundredth "
+    "hundredths thousandth thousandths millionths lakh lakhs crore crores bn mn tn k "
+    "thousand thousands million millions billion billions trillion trillions hundred hundreds "
+    "dozen dozens score gross pair pairs permille factorial base"
 )
+_RESIZES = frozenset(_RESIZING_WORDS.split())
 _SHIFTS = re.compile(
-    r"\b(?:below zero|below|under par|short|owed|loss|lost money|in debt|in the red|too (?:many|few|much"
-    r"|little|large|small)|basis points?|per mille|ish)\s*(?:of\b.*)?\Z"
+    r"\b(?:below zero|below|under par|short|owed|loss|lost money|in debt|in the red"
+    r"|too (?:many|few|much|little|large|small)|basis points?|per mille|ish)\s*(?:of\b.*)?\Z"
 )
 
 _SUFFIX = re.compile(
