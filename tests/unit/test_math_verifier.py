@@ -111,6 +111,16 @@ def test_a_bad_reference_is_an_error_not_a_wrong_answer(verifier: MathVerifier) 
             verifier.check_reference(reference)
 
 
+def test_a_reference_that_marks_no_answer_is_refused(verifier: MathVerifier) -> None:
+    worked = "We add the two and go on to the next one. " * 10 + "It is 6."
+    for reference in (worked, "Then x = 3.\nThus x = 7", "3 dollars\n7 cents"):
+        with pytest.raises(VerifierError, match="nothing"):
+            verifier.check_reference(reference)
+        assert judge(verifier, r"\boxed{6}", reference).status == "error", reference
+    assert judge(verifier, r"\boxed{6}", worked + "\n#### 6").is_correct
+    assert judge(verifier, r"\boxed{6}", worked + " The answer is 6.").is_correct
+
+
 def test_references(verifier: MathVerifier) -> None:
     for reference in (18, 18.0, "18", " 18. ", "$18$", "Steps.\n#### 18", r"Thus $\boxed{18}$."):
         verifier.check_reference(reference)

@@ -61,11 +61,11 @@ _CHANGED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_UNITS_GLUED = re.compile(r"(?:[a-zA-Z]{2,}|m(?=[²³^]))(?:[²³]|\^\{?[23]\}?)?(?:/[a-z]+)?")
+_UNITS_GLUED = re.compile(r"(?:[a-zA-Z]{2,}|[gL]\b|m(?=[²³^]))(?:[²³]|\^\{?[23]\}?)?(?:/[a-z]+)?")
 _GOES_ON = re.compile(
     r"""
     _(?=[a-z0-9{]) | [\^({\[!√½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞π∞θ′⁰¹²³⁴-⁹ⁿ₀-₉]
-    | \s*(?:[+/^>×·⋅÷√±∓≤≥≠]|<(?![/a-z|])|\*{1,2}(?=[\w(\\])
+    | \s*(?:[+/^×·⋅÷√±∓≤≥≠]|>(?!>)|<(?![/a-z|])|\*{1,2}(?=[\w(\\])
         |(?<=\s)\*\ ?(?=\w)|[-−–]\s*(?:[0-9(]|[a-zA-Z]\b)|=\s*(?![a-zA-Z]\b|\s*\Z))
     | \s*:\s*(?:[0-9]|[a-zA-Z]\b)
     | \s*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞] | [万千百亿億]
@@ -78,17 +78,19 @@ _GOES_ON = re.compile(
         |nine|ten|twenty|fifty|a\ (?:dozen|hundred|thousand))
     | \ +or\ (?:more|less|fewer|greater|higher)\b
     | \ +to\ the\ (?:power|[0-9]|[a-z]+\ power) | \ +(?:out\ of|in)\ (?:[0-9]|every\b)
-    | \ +(?:is|are|was|would\ be|can|could|does|do)(?:\ (?:not|never|no|wrong|incorrect|impossible
-        |invalid|excluded)\b|n['’]t\b|not\b)
+    | \ +(?:is|are|was|would\ be|can|could|does|do)(?:(?:\ not|\ never|n['’]t|not)(?:\ be)?
+        \ (?:possible|the|an?|it|correct|right|valid|allowed|true)|\ (?:no|wrong|incorrect
+        |impossible|invalid|excluded))\b
     | ,?\ +(?:then|is)\ +(?:a\ )?contradict
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _REMARK = re.compile(r"\s+\([a-zA-Z ]{3,}\)|\s*/\s*[a-z]{2,}")
 _CLOSING = re.compile(r"[)\]}*_`\"'”$\s]*")
-_WORDS_BEHIND = re.compile(r"[ ~-](?:[a-zA-Z%][a-zA-Z]*)(?: [a-zA-Z]+){0,3}")
+_WORDS_BEHIND = re.compile(r"[ ~-][a-zA-Z%][a-zA-Z]*(?![&a-zA-Z])(?: [a-zA-Z]+){0,3}")
 _DISOWNED = re.compile(
-    r"[\s,.]*(?:is|are|was)(?:n['’]t|\s+(?:not|never|wrong|incorrect|impossible|invalid))\b"
+    r"[\s,.]*(?:is|are|was)(?:(?:n['’]t|\s+not|\s+never)\s+(?:possible|the|an?|it|correct|right|valid"
+    r"|allowed|true)|\s+(?:wrong|incorrect|impossible|invalid))\b"
 )
 
 

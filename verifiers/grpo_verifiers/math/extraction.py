@@ -8,7 +8,8 @@ Exactly one candidate is taken, so that listing many answers gains nothing:
    answer with several parts;
 3. the last of `<answer>...</answer>`, `#### ...`, `A: ...`, "the answer is ...", "Answer: ...";
 4. the whole completion, if it is a single expression;
-5. the last mathematics in $ $ or \( \), or the last number, whichever stands later.
+5. the last mathematics in $ $ or \( \), or the last number, whichever stands later, unless it is a
+   part of something larger: see `endings`.
 """
 
 from __future__ import annotations

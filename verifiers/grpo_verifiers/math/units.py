@@ -134,6 +134,8 @@ def resizes(words: str) -> bool:
     r"""Whether words behind a number make it another one: hundredths, lakh, `M`, below zero."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", words).replace("-", " ")
     found = re.findall(r"[A-Za-z]+", plain)
+    if found[1:2] == ["of"] and found[0] in ("pair", "pairs"):
+        return False  # pairs of shoes are what is counted
     if not found:
         return "%" in plain or "‰" in plain
     return (
