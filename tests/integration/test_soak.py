@@ -18,7 +18,8 @@ def test_hostile_verifications_leave_nothing_behind():
     assert found["count"] == 600 and found["zygote_restarts"] == 0
     assert not {"math error", "math timeout", "code error", "code timeout"} & set(found["statuses"])
     assert found["statuses"]["code wrong"] == 90
-    assert late["processes"] <= early["processes"] and found["processes_left"] == 0
+    # The sandbox's spare processes come and go; 90 programs that left one each would be seen.
+    assert late["processes"] <= early["processes"] + 8 and found["processes_left"] == 0
     assert late["descriptors"] <= early["descriptors"] and late["threads"] <= early["threads"]
     assert late["files"] <= early["files"]
     assert late["trainer_mb"] < early["trainer_mb"] + 20
