@@ -12,8 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from grpo_core.config import RunConfig, apply_override, load_config
+from grpo_core.config import RunConfig, load_config
 from grpo_core.errors import ConfigError
+from grpo_core.overrides import apply_override
 from grpo_core.plugin_manager import PluginSources
 from grpo_core.records.formats import interval, mean, percent
 from grpo_core.records.text import printable

@@ -25,7 +25,7 @@ from grpo_core.sampling.base import derive_seed
 from grpo_core.training.canary import create_canary
 from grpo_core.training.kl_price import with_kl_price
 from grpo_core.training.learner import Learner
-from grpo_core.training.metrics import StepTimes, shadow_metrics, step_metrics
+from grpo_core.training.metrics import StepTimes, step_metrics
 from grpo_core.training.selection import PromptSource, collect_groups
 from grpo_core.training.update import update
 from grpo_core.types import Json, Prompt, RolloutGroup
@@ -104,12 +104,8 @@ def grpo_steps(
             verify=collection.seconds_verify,
             train=time.perf_counter() - scored,
         )
-        metrics = {
-            **step_metrics(step, groups, result, times),
-            **shadow_metrics(groups, [shadow.name for shadow in judge.shadows]),
-            **kl,
-            **handed.metrics,
-        }
+        shadows = [shadow.name for shadow in judge.shadows]
+        metrics = step_metrics(step, groups, result, times, shadows) | kl | handed.metrics
         learner.masters.complete = True
         yield Step(step, groups, metrics, source.state(), handed.failure)
         if handed.failure is not None:

@@ -24,7 +24,11 @@ class StepTimes:
 
 
 def step_metrics(
-    step: int, groups: Sequence[RolloutGroup], result: UpdateResult, times: StepTimes
+    step: int,
+    groups: Sequence[RolloutGroup],
+    result: UpdateResult,
+    times: StepTimes,
+    shadows: Sequence[str] = (),
 ) -> dict[str, float]:
     """Everything worth plotting about a step, as plain numbers.
 
@@ -58,6 +62,7 @@ def step_metrics(
         "truncated_share": _mean([rollout.completion.is_truncated for rollout in rollouts]),
         **{f"status_{status.value}": statuses[status] for status in Status},
         **_component_means(rollouts),
+        **shadow_metrics(groups, shadows),
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "learning_rate": result.learning_rate,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from grpo_core.config import RunConfig, apply_override, load_config, resolved
+from grpo_core.config import RunConfig, load_config, resolved
 from grpo_core.errors import ConfigError
+from grpo_core.overrides import apply_override
 from grpo_core.training.unused_settings import check_used
 from grpo_core.validation import build
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from grpo_verifiers.judge.candidate import fence, neutralise, prepare
 from grpo_verifiers.judge.config import Criterion
 from grpo_verifiers.judge.forms import Form, correctness_form, rubric_form
-from grpo_verifiers.judge.reasoning import final_part
 from grpo_verifiers.judge.screen import find_emptiness
+from grpo_verifiers.reasoning import final_part
 
 CORRECTNESS = correctness_form(True)
 RUBRIC = rubric_form(

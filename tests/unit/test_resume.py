@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_core.config import RunConfig, apply_override, resolved
+from grpo_core.config import RunConfig, resolved
 from grpo_core.errors import ConfigError
+from grpo_core.overrides import apply_override
 from grpo_core.training.resume import check_same_run, is_finished
 from grpo_core.validation import build
 

@@ -14,7 +14,8 @@ from grpo_core.errors import VerifierError
 from grpo_core.testing import check_conformance, check_verifier
 from grpo_core.types import Json, Verdict
 from grpo_verifiers.exact import ExactVerifier
-from grpo_verifiers.parts import after_reasoning, last_box, last_tag
+from grpo_verifiers.parts import last_box, last_tag
+from grpo_verifiers.reasoning import after_reasoning
 
 
 def judge(completion: str, reference: Json, prompt: str = "", **options: Any) -> Verdict:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from grpo_core.types import Sample
+from grpo_verifiers.reasoning import after_reasoning
 
 PartName = Literal["whole", "after_reasoning", "answer_tag", "boxed", "last_line"]
 Part = Annotated[
@@ -49,14 +50,6 @@ def read_part(sample: Sample, part: PartName) -> str | None:
     elif part == "last_line":
         found = text.strip().rpartition("\n")[2]
     return (found or "").strip() or None
-
-
-def after_reasoning(completion: str, *, opened: bool = False) -> str:
-    """What follows the last `</think>`; nothing, if an opened `<think>` never ends."""
-    _, end, tail = completion.rpartition("</think>")
-    if end:
-        return tail.partition("<think>")[0]
-    return "" if opened else tail.partition("<think>")[0]
 
 
 def last_tag(text: str) -> str | None:

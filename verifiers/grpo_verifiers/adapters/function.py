@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.adapters.loading import find_source, load_function, source_hash
@@ -111,9 +111,6 @@ class FunctionAdapter:
         self._loop.close()
 
 
-Decorated = Callable[[Any], type[FunctionAdapter]]
-
-
 def accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the arguments that the function has parameters for."""
     parameters = _parameters(function)
@@ -127,36 +124,6 @@ def required(function: Callable[..., Any]) -> set[str]:
     """Names of the parameters without a default."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name for p in _parameters(function) if p.default is p.empty and p.kind in named}
-
-
-def adapter_class(
-    base: type[FunctionAdapter], function: Any, defaults: Mapping[str, Any], version: str
-) -> type[FunctionAdapter]:
-    """A verifier class around one function; `defaults` are its options' defaults.
-
-    Raises:
-        ValueError: if a default is no option, or breaks its rule.
-    """
-    options: type[AdapterOptions] = base.Options
-    options(**defaults)
-    fields: dict[str, Any] = {}
-    for name, default in defaults.items():
-        field = options.model_fields[name]
-        kind = (
-            Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        )
-        fields[name] = (kind, Field(default=default, description=field.description))
-    name = getattr(function, "__name__", type(function).__name__)
-    module = getattr(function, "__module__", __name__)
-    namespace = {
-        "Config": create_model("Config", __base__=options, __module__=module, **fields),
-        "function": staticmethod(function),
-        "version": version,
-        "__doc__": inspect.getdoc(function) or f"The function {name}, adapted.",
-        "__module__": module,
-        "__qualname__": getattr(function, "__qualname__", name),
-    }
-    return type(name, (base,), namespace)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

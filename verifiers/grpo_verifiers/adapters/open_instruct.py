@@ -9,16 +9,14 @@ names. The label is the reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 from grpo_core.errors import ConfigError
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.adapters.function import (
-    Decorated,
     FunctionAdapter,
     FunctionName,
     accepted,
-    adapter_class,
 )
 from grpo_verifiers.adapters.options import AdapterOptions, reward_verdict
 from grpo_verifiers.adapters.values import as_json, as_number
@@ -74,28 +72,6 @@ class OpenInstructVerifier(FunctionAdapter):
         if reasoning:
             details["reasoning"] = as_json(reasoning)
         return reward_verdict(as_number(score, "the verifier"), self.config, details)
-
-
-@overload
-def from_open_instruct(function: Any, **options: Any) -> type[FunctionAdapter]: ...
-@overload
-def from_open_instruct(function: None = None, **options: Any) -> Decorated: ...
-def from_open_instruct(
-    function: Any = None, *, version: str = "0", **options: Any
-) -> type[FunctionAdapter] | Decorated:
-    """A verifier class of a VerifierFunction, a class or an instance; a decorator, too.
-
-    Args:
-        function: see the module.
-        version: raise it when scores change.
-        options: defaults of `AdapterOptions`; the config can still set them.
-
-    Raises:
-        ValueError: if an option is wrong.
-    """
-    if function is None:
-        return lambda later: adapter_class(OpenInstructVerifier, later, options, version)
-    return adapter_class(OpenInstructVerifier, function, options, version)
 
 
 def _make(target: Any, arguments: Mapping[str, Json]) -> Any:

@@ -8,19 +8,17 @@ other as plain text: special tokens of the chat template, which OpenRLHF leaves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.adapters.function import (
-    Decorated,
     FunctionAdapter,
     FunctionName,
     accepted,
-    adapter_class,
 )
 from grpo_verifiers.adapters.options import AdapterOptions, pick, reward_verdict
 from grpo_verifiers.adapters.values import as_json, as_numbers, item_of
@@ -104,25 +102,3 @@ def read_rewards(result: Any, count: int, options: OpenRlhfOptions, who: str) ->
             details["extra_logs"] = as_json(logs)
         verdicts.append(reward_verdict(reward, options, details))
     return verdicts
-
-
-@overload
-def from_openrlhf(function: Callable[..., Any], **options: Any) -> type[FunctionAdapter]: ...
-@overload
-def from_openrlhf(function: None = None, **options: Any) -> Decorated: ...
-def from_openrlhf(
-    function: Callable[..., Any] | None = None, *, version: str = "0", **options: Any
-) -> type[FunctionAdapter] | Decorated:
-    """A verifier class of an OpenRLHF `reward_func`; a decorator, too.
-
-    Args:
-        function: see the module.
-        version: raise it when rewards change.
-        options: defaults of `OpenRlhfOptions`; the config can still set them.
-
-    Raises:
-        ValueError: if an option is wrong.
-    """
-    if function is None:
-        return lambda later: adapter_class(OpenRlhfReward, later, options, version)
-    return adapter_class(OpenRlhfReward, function, options, version)

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, NoReturn, Self, overload
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import Field, model_validator
 
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.adapters.function import (
-    Decorated,
     FunctionAdapter,
     FunctionName,
     accepted,
-    adapter_class,
     required,
 )
 from grpo_verifiers.adapters.options import AdapterOptions, pick, reward_verdict
@@ -147,30 +145,6 @@ class TrlReward(FunctionAdapter):
         for name, path in self.config.columns.items():
             columns[name] = [pick(sample, path) for sample in samples]
         return columns
-
-
-@overload
-def from_trl(function: Callable[..., Any], **options: Any) -> type[FunctionAdapter]: ...
-@overload
-def from_trl(function: None = None, **options: Any) -> Decorated: ...
-def from_trl(
-    function: Callable[..., Any] | None = None, *, version: str = "0", **options: Any
-) -> type[FunctionAdapter] | Decorated:
-    """A verifier class of a TRL reward function; a decorator, too.
-
-        register("my_reward", from_trl(my_reward, low=-1.0))
-
-    Args:
-        function: see the module.
-        version: raise it when rewards change.
-        options: defaults of `TrlOptions`; the config can still set them.
-
-    Raises:
-        ValueError: if an option is wrong.
-    """
-    if function is None:
-        return lambda later: adapter_class(TrlReward, later, options, version)
-    return adapter_class(TrlReward, function, options, version)
 
 
 class _NoTrainer:

@@ -13,16 +13,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 from grpo_core.errors import VerifierError
 from grpo_core.types import Json, Sample, Verdict
 from grpo_verifiers.adapters.function import (
-    Decorated,
     FunctionAdapter,
     FunctionName,
     accepted,
-    adapter_class,
     required,
 )
 from grpo_verifiers.adapters.options import AdapterOptions, reward_verdict
@@ -106,25 +104,3 @@ class VerlScore(FunctionAdapter):
             details = {k: as_json(v) for k, v in result.items() if k != "score"}
             result = result["score"]
         return reward_verdict(as_number(result, "the function"), self.config, details)
-
-
-@overload
-def from_verl(function: Callable[..., Any], **options: Any) -> type[FunctionAdapter]: ...
-@overload
-def from_verl(function: None = None, **options: Any) -> Decorated: ...
-def from_verl(
-    function: Callable[..., Any] | None = None, *, version: str = "0", **options: Any
-) -> type[FunctionAdapter] | Decorated:
-    """A verifier class of a verl `compute_score`; a decorator, too.
-
-    Args:
-        function: see the module.
-        version: raise it when scores change.
-        options: defaults of `AdapterOptions`; the config can still set them.
-
-    Raises:
-        ValueError: if an option is wrong.
-    """
-    if function is None:
-        return lambda later: adapter_class(VerlScore, later, options, version)
-    return adapter_class(VerlScore, function, options, version)

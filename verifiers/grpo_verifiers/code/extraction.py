@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from grpo_verifiers.math.extraction import after_reasoning
+from grpo_verifiers.reasoning import after_reasoning
 
 _FENCE = re.compile(r"^[ \t]{0,12}(?:`{3,9}|~{3,9})([^\n`]{0,100})$", re.MULTILINE)
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from grpo_core.types import Json
 from grpo_verifiers.judge.config import Criterion
-from grpo_verifiers.judge.reasoning import final_part
+from grpo_verifiers.reasoning import final_part
 
 # The parts of a line such as "**Verdict:** CORRECT" before the choice.
 LINE_START = r"^[ \t>*_#`\"'-]*"

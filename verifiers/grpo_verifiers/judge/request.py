@@ -12,9 +12,9 @@ from grpo_verifiers.judge.cache import cache_key
 from grpo_verifiers.judge.candidate import fence, prepare
 from grpo_verifiers.judge.config import JudgeConfig
 from grpo_verifiers.judge.forms import Form, correctness_form, rubric_form
-from grpo_verifiers.judge.reasoning import final_part
 from grpo_verifiers.judge.screen import find_emptiness
 from grpo_verifiers.judge.templates import fill, find_template
+from grpo_verifiers.reasoning import final_part
 from grpo_verifiers.remote.trace import Trace
 
 _KEY_VERSION = 1  # raised when what is asked, or how an answer is read, changes

@@ -22,6 +22,7 @@ from grpo_verifiers.math.boxes import find_boxes
 from grpo_verifiers.math.limits import MAX_COMPLETION_CHARS
 from grpo_verifiers.math.normalise import unescaped
 from grpo_verifiers.math.prose import bare_expression, is_expression, last_in_prose, statement
+from grpo_verifiers.reasoning import after_reasoning
 
 Method = Literal["boxed", "answer_tag", "hashes", "line", "statement", "whole", "prose", "option"]
 
@@ -43,8 +44,6 @@ _QUOTES = re.compile(r"\\?[\"“”]")
 _TOKEN_CHARS = 200
 _TAIL_CHARS = 300
 _OPTION_CHARS = 2_000
-_REASONING = re.compile(r"</(?:think|thinking|reasoning|thought)>")
-_REASONING_BEGINS = re.compile(r"<(?:think|thinking|reasoning|thought)>")
 _OPTION = re.compile(
     r"\b(?:option|choice|answer|choose|select|pick)(?:\s+is)?\s*:?\s*\**\s*(?:\\text\{\s*)?"
     r"\(?([A-J])\b(?![a-z'])"
@@ -121,18 +120,6 @@ def visible(completion: str, prompt: str = "") -> str:
     if not text.endswith(">"):
         return text
     return text[:-_TOKEN_CHARS] + _END_TOKENS.sub("", text[-_TOKEN_CHARS:])
-
-
-def after_reasoning(completion: str, *, opened: bool = False) -> str:
-    """What follows the last `</think>`; nothing, if an opened `<think>` never ends."""
-    tail = completion
-    if "</" in completion:
-        for match in _REASONING.finditer(completion):
-            tail, opened = completion[match.end() :], False
-    if opened:
-        return ""
-    begins = _REASONING_BEGINS.search(tail) if "<" in tail else None
-    return tail[: begins.start()] if begins else tail
 
 
 def _marked(text: str) -> Extraction | None:
