@@ -133,6 +133,11 @@ class SelectionConfig(Settings):
     mask_truncated: bool = Field(
         False, description="completions cut off by max_new_tokens are judged but not trained on"
     )
+    ahead: Literal[0, 1] = Field(
+        0,
+        description="batches sampled and verified while the one before is trained on, by weights "
+        "one update old; needs sampling.mismatch",
+    )
 
 
 class TrainerConfig(Settings):

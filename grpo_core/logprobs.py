@@ -4,9 +4,9 @@
     H            = - sum over kept v of p[v] log p[v]
 
 `token_logprobs` reads logits that exist already. `chunked_token_logprobs` goes from hidden states
-to log-probabilities through the output layer a few rows at a time and computes the logits again in
-the backward pass, so that neither pass holds [N, V] logits, the largest tensor of a training step.
-Each has a sibling that gives the entropy too.
+to log-probabilities through the output layer a part of the vocabulary at a time and computes the
+logits again in the backward pass, so that neither pass holds [N, V] logits, the largest tensor of a
+training step. Each has a sibling that gives the entropy too.
 
 Temperature, top_k and top_p act as they do when sampling: the ratio of policy to sampler is 1 only
 if both mean the same distribution. The token that was drawn counts as kept whatever the trainer's
@@ -26,9 +26,9 @@ from grpo_core.chunked_scores import NEVER, chunked_scores, precise
 from grpo_core.errors import ConfigError, ShapeError
 from grpo_core.truncation import find_border, is_dropped
 
-# Rows of logits that exist at once: 100 MB in float32 for a vocabulary of 49152. Each chunk also
-# reads and writes the whole [V, H] gradient once, so much smaller chunks make backward slow.
-CHUNK_SIZE = 512
+# Logits that exist at once: 16 MB in float32. Larger tensors leave the caches, and from 32 MB on
+# glibc gets them from the system each time, zeroed page by page.
+CHUNK_LOGITS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def chunked_token_logprobs(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_logits: int = CHUNK_LOGITS,
 ) -> torch.Tensor:
     """Log-probability of each given token under logits = hidden @ weight.T + bias.
 
@@ -154,17 +154,17 @@ def chunked_token_logprobs(
         temperature: the one sampling used, > 0.
         top_p: the one sampling used, in (0, 1].
         top_k: the one sampling used, >= 0; 0 is off.
-        chunk_size: rows of logits that exist at once; changes memory and speed only.
+        chunk_logits: logits that exist at once, about; changes memory and speed only.
 
     Returns:
         [N] nats, float32 (float64 for float64 `hidden`).
 
     Raises:
         ShapeError: if shapes or dtypes do not fit together.
-        ConfigError: if a setting of the distribution or `chunk_size` is out of its range.
+        ConfigError: if a setting of the distribution or `chunk_logits` is out of its range.
     """
     distribution = Distribution(temperature, top_p, top_k)
-    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_size, False)[0]
+    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_logits, False)[0]
 
 
 def chunked_logprobs_and_entropy(
@@ -176,11 +176,11 @@ def chunked_logprobs_and_entropy(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_logits: int = CHUNK_LOGITS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`chunked_token_logprobs`, and the entropy of the distribution of each row, [N] nats."""
     distribution = Distribution(temperature, top_p, top_k)
-    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_size, True)
+    return _chunked(hidden, weight, bias, token_ids, distribution, chunk_logits, True)
 
 
 def _chunked(
@@ -189,11 +189,11 @@ def _chunked(
     bias: torch.Tensor | None,
     token_ids: torch.Tensor,
     distribution: Distribution,
-    chunk_size: int,
+    chunk_logits: int,
     with_entropy: bool,
 ) -> Any:
-    if chunk_size < 1:
-        raise ConfigError(f"chunk_size must be >= 1, got {chunk_size}: it counts rows of logits.")
+    if chunk_logits < 1:
+        raise ConfigError(f"chunk_logits must be >= 1, got {chunk_logits}: it counts logits.")
     _check_output_layer(hidden, weight, bias)
     _check_token_ids(token_ids, hidden.shape[:1])
     return chunked_scores(
@@ -202,7 +202,7 @@ def _chunked(
         bias,
         token_ids,
         **asdict(distribution),
-        chunk_size=chunk_size,
+        chunk_logits=chunk_logits,
         with_entropy=with_entropy,
     )
 

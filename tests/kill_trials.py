@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "selection": {"curriculum": "middling"},
     },
     "lora": {"lora": {"rank": 4}},
+    "ahead": {"sampling": {"mismatch": "token_truncate"}, "selection": {"ahead": 1}},
 }
 # A plan is quick to draw once the undisturbed run of its variant is made, which takes seconds.
 QUIET = settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])

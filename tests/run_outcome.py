@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grpo_core.records.rollouts import read_rollouts
 from grpo_core.records.run_directory import RunDirectory
 
 
@@ -21,10 +22,7 @@ def outcome(path: Path) -> dict[str, str]:
         if file.is_dir() or name in found:
             continue
         if file.suffix == ".parquet":
-            step = int(file.stem[5:])
-            is_trained = file.parent.name == "rollouts"
-            read = directory.read_rollouts if is_trained else directory.read_evaluation_rollouts
-            found[name] = re.sub(r"seconds=[-+.e\d]+", "", repr(read(step)))
+            found[name] = re.sub(r"seconds=[-+.e\d]+", "", repr(read_rollouts(file)))
         elif file.suffix == ".jsonl":
             lines = file.read_text().splitlines()
             found[name] = repr([_timeless(json.loads(line)) for line in lines])

@@ -10,17 +10,20 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
     GptOssConfig,
     Lfm2Config,
     LlamaConfig,
     MambaConfig,
+    MistralConfig,
     OPTConfig,
     PhimoeConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
     set_seed,
 )
 
@@ -58,6 +61,12 @@ def tiny_model(
     config = {
         "llama": lambda: LlamaConfig(**size, **heads, **common, tie_word_embeddings=tied),
         "qwen2": lambda: Qwen2Config(**size, **heads, **common, tie_word_embeddings=tied),
+        "qwen3": lambda: Qwen3Config(
+            **size, **heads, **common, head_dim=8, tie_word_embeddings=tied
+        ),
+        "mistral": lambda: MistralConfig(
+            **size, **heads, **common, sliding_window=None, tie_word_embeddings=tied
+        ),
         "gpt2": lambda: GPT2Config(
             **common,
             n_embd=32,
@@ -91,6 +100,14 @@ def tiny_model(
         ),
         "gemma2": lambda: Gemma2Config(
             **size, **heads, **common, head_dim=8, attn_logit_softcapping=1.0
+        ),
+        "gemma3": lambda: Gemma3TextConfig(
+            **size,
+            **heads,
+            **common,
+            head_dim=8,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention"],
         ),
         "gpt_oss": lambda: GptOssConfig(
             **size,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ import click
 
 from grpo_core import __version__
 from grpo_core.cli.exit_codes import INTERRUPTED, exit_code
+from grpo_core.cli.process import prepare_process
 from grpo_core.errors import GrpoError, PluginError
 from grpo_core.plugin_manager import create_plugin_manager
 
@@ -143,12 +143,10 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point."""
+    prepare_process()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # odd text must not end a run
-    # Read when torch is imported. Threads that spin while they wait are a little faster on a quiet
-    # machine, and several times slower as soon as any other program wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     cli.main()
 
 

@@ -29,7 +29,7 @@ CHECKSUMS = "checksums.json"
 STATE = "trainer_state.json"
 # Only a resume reads them; a checkpoint that is used as a model may do without.
 _FOR_RESUME = frozenset(
-    {STATE, "optimizer.safetensors", "reference.safetensors", "run_config.json"}
+    {STATE, "optimizer.safetensors", "reference.safetensors", "ahead.parquet", "run_config.json"}
 )
 _SUM = "sha256"
 # What transformers, tokenizers and peft may read; a note or a .DS_Store changes nothing.

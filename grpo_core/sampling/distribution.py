@@ -31,18 +31,26 @@ def draw(
         distribution: renormalised after truncation, and 0 (certainty) for temperature 0. NaN where
         the logits hold NaN or +infinity, which no token stands for.
     """
-    highest = logits.amax(dim=-1, keepdim=True)
     if temperature == 0:
-        return logits.argmax(dim=-1), (highest - highest).squeeze(-1).float()
-    shifted = logits.float() - highest
-    if temperature != 1:
-        shifted /= temperature
-    if top_k or top_p < 1:
-        shifted.masked_fill_(shifted < find_border(shifted, top_p, top_k), -torch.inf)
-    weights = shifted.exp_()
+        highest = logits.amax(dim=-1)
+        return logits.argmax(dim=-1), (highest - highest).float()
+    weights = _weights(logits, temperature, top_p, top_k)
     tokens, total = _inverse_transform(weights, uniforms)
     chosen = weights.gather(-1, tokens[:, None]).squeeze(-1)
     return tokens, torch.log(chosen) - torch.log(total).float()
+
+
+def _weights(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
+    """[B, V] float32, in proportion to the probabilities; NaN where the logits are no numbers."""
+    is_whole = not top_k and top_p == 1
+    if is_whole and temperature == 1:
+        return torch.softmax(logits, dim=-1, dtype=torch.float32)  # reads each row once
+    shifted = logits.float() - logits.amax(dim=-1, keepdim=True)
+    if temperature != 1:
+        shifted /= temperature
+    if not is_whole:
+        shifted.masked_fill_(shifted < find_border(shifted, top_p, top_k), -torch.inf)
+    return shifted.exp_()
 
 
 def _inverse_transform(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,8 +59,9 @@ def _inverse_transform(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tenso
     The row is cut into blocks: the block is found first, then the entry within it.
     """
     rows, vocabulary = weights.shape
-    padded = torch.nn.functional.pad(weights, (0, -vocabulary % _BLOCK))
-    blocks = padded.view(rows, -1, _BLOCK)
+    if missing := -vocabulary % _BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, missing))
+    blocks = weights.view(rows, -1, _BLOCK)
     block_sums = blocks.sum(dim=-1).double()
     cumulative = block_sums.cumsum(dim=-1)
     total = cumulative[:, -1]

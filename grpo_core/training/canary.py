@@ -15,6 +15,7 @@ Where rounding is as large as the movement, as in bfloat16 early on, the rule ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,12 +23,10 @@ import torch
 from torch import Tensor
 
 from grpo_core.errors import SamplingError
-from grpo_core.logprobs import Distribution
 from grpo_core.protocols import ProbedSampler, Sampler
 from grpo_core.sampling.agreement import describe_gap, gap_limit, probe_sequences
 from grpo_core.training.learner import Learner
-from grpo_core.training.packing import TrainingCompletion, pack
-from grpo_core.training.policy import completion_logprobs, trainer_mode
+from grpo_core.training.probe import sequence_logprobs
 from grpo_core.training.process_samplers import whole_policy
 from grpo_core.types import Prompt
 
@@ -68,11 +67,14 @@ class Canary:
 
     def hand_over(self) -> HandOver:
         """Pass the trainer's weights to the sampler, and look whether they arrived."""
+        started = time.perf_counter()
         try:
             self.sampler.update_weights()
-            return self.check()
+            seconds = {"seconds_hand_over": time.perf_counter() - started}
+            handed = self.check()
         except SamplingError as error:
             return HandOver({}, error)
+        return HandOver(handed.metrics | seconds, handed.failure)
 
     def check(self) -> HandOver:
         """Compare both sides as they are."""
@@ -124,23 +126,11 @@ def create_canary(learner: Learner, sampler: Sampler, prompts: Sequence[Prompt])
     return Canary(learner, sampler, probe, limit)
 
 
-@torch.no_grad()
 def trainer_logprobs(learner: Learner, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Log-probability of every token but each first, by the trainer's own code, [N] float64."""
-    items = [
-        TrainingCompletion(ids[:1], ids[1:], 0.0, [0.0] * (len(ids) - 1), place=at)
-        for at, ids in enumerate(sequences)
-    ]
-    found = {}
     most = learner.config.trainer.micro_batch_tokens
-    with whole_policy(learner) as model, trainer_mode(model):
-        for batch in pack(items, most, share_prompts=learner.layout.share_prompts):
-            batch = batch.to(model.device)
-            values = completion_logprobs(model, batch, learner.layout, Distribution()).double()
-            places = batch.places.tolist()  # packing changes the order
-            for at, row, mask in zip(places, values, batch.completion_mask, strict=True):
-                found[at] = row[mask].double().cpu()
-    return torch.cat([found[at] for at in range(len(sequences))])
+    with whole_policy(learner) as model:
+        return torch.cat(sequence_logprobs(model, learner.layout, sequences, most))
 
 
 def arrived_share(past: Reading, now: Reading, noise: float) -> float | None:

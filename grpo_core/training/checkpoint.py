@@ -5,6 +5,7 @@
         adapter_model.safetensors, adapter_config.json instead, with [lora], as peft has them
         optimizer.safetensors                          AdamW moments, by parameter name
         reference.safetensors                          where grpo.beta has one that moves
+        ahead.parquet                                  the next batch, with selection.ahead
         trainer_state.json                             step, best evaluation so far
         run_config.json                                the settings of the run
         checksums.json                                 of all these, checked by a resume
@@ -19,7 +20,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,16 +36,18 @@ from grpo_core.models.adapter_files import save_adapter
 from grpo_core.models.checksums import CHECKSUMS, STATE, find_damage, seal, write_checksums
 from grpo_core.models.load import quiet_transformers
 from grpo_core.records.files import dump_json, sync_folder, write_json
+from grpo_core.records.rollouts import read_rollouts, write_rollouts
 from grpo_core.training.kept_config import check_config, keep_config
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.reference import Reference
 from grpo_core.training.shard import spread
 from grpo_core.training.snapshot import Snapshot, take_snapshot
 from grpo_core.training.world import World
-from grpo_core.types import Json
+from grpo_core.types import Json, RolloutGroup
 
 _OPTIMIZER = "optimizer.safetensors"
 _REFERENCE = "reference.safetensors"
+_AHEAD = "ahead.parquet"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _PARTIAL = ".partial-"
 
@@ -78,6 +81,7 @@ def save_checkpoint(
     state: TrainerState,
     moving_reference: Reference | None = None,
     world: World | None = None,
+    ahead: Sequence[RolloutGroup] | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNN` and return it; of one that exists only the state is renewed.
 
@@ -102,6 +106,8 @@ def save_checkpoint(
         save_file(snapshot.moments, partial / _OPTIMIZER)
         if snapshot.reference is not None:
             save_file(snapshot.reference, partial / _REFERENCE)
+        if ahead is not None:
+            write_rollouts(partial / _AHEAD, ahead)
         keep_config(folder.parent, partial)
         write_json(partial / STATE, seal(_plain(state)))
         write_checksums(partial)
@@ -248,6 +254,12 @@ def load_reference(checkpoint: Path, reference: Reference) -> None:
         raise CheckpointError(
             f"{path} cannot be read ({type(error).__name__}: {error}). {_way_on(checkpoint)}"
         ) from error
+
+
+def read_ahead(checkpoint: Path) -> list[RolloutGroup] | None:
+    """The next batch, where it had been sampled already; errors as `read_rollouts`."""
+    path = checkpoint / _AHEAD
+    return read_rollouts(path) if path.exists() else None
 
 
 def prune_checkpoints(folder: Path, keep: int, best_step: int) -> None:

@@ -13,8 +13,9 @@ from grpo_core.losses.parts import KL_ESTIMATORS
 from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.rollout import AdvantageEstimator
 from grpo_core.step_advantages import StepEstimator
+from grpo_core.training.dealing import deal
 from grpo_core.training.learner import Learner
-from grpo_core.training.packing import TrainingCompletion, deal
+from grpo_core.training.packing import TrainingCompletion
 from grpo_core.training.policy import completion_logprobs, trainer_mode
 from grpo_core.types import RolloutGroup
 
@@ -97,9 +98,9 @@ def _completion_kls(learner: Learner, groups: Sequence[RolloutGroup]) -> torch.T
     share = layout.share_prompts
     for batch in deal(completions, max_tokens, world.rank, world.size, share_prompts=share):
         batch = batch.to(learner.model.device)
-        with trainer_mode(learner.model):
+        with trainer_mode(learner.model, learner.layout):
             logprobs = completion_logprobs(learner.model, batch, layout, distribution)
-        with reference.computing() as model:
+        with reference.computing(layout) as model:
             ref_logprobs = completion_logprobs(model, batch, layout, distribution)
         per_token = estimate(logprobs, ref_logprobs)  # both are 0 where masked, and so is it
         kls[batch.places.cpu()] += per_token.double().sum(-1).cpu()  # an empty one adds nothing

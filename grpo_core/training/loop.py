@@ -7,11 +7,10 @@ verifiers judge them, compare each with its group, and make the better ones like
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo_core.config import RunConfig
-from grpo_core.errors import SamplingError
 from grpo_core.protocols import Sampler, SamplingParams
 from grpo_core.rollout import (
     AdvantageEstimator,
@@ -22,7 +21,8 @@ from grpo_core.rollout import (
     with_advantages,
 )
 from grpo_core.sampling.base import derive_seed
-from grpo_core.training.canary import create_canary
+from grpo_core.training.ahead import Batches
+from grpo_core.training.canary import HandOver, create_canary
 from grpo_core.training.kl_price import with_kl_price
 from grpo_core.training.learner import Learner
 from grpo_core.training.metrics import StepTimes, step_metrics
@@ -38,16 +38,19 @@ class Step:
     Attributes:
         groups: all that were sampled; judged, with advantages.
         metrics: the line for metrics.jsonl.
-        selection: the state of the prompt source after the step.
-        failure: set when the new weights did not reach the sampler. The step itself is sound and
-            can be saved; the loop raises this when it is asked to go on.
+        selection: the state of the prompt source after the step, and after drawing `ahead`.
+        ahead: the groups of the next step, where they have been sampled already.
+        failure: set when they could not be sampled, or the new weights did not reach the sampler.
+            The step itself is sound and can be saved; the loop raises this when it is asked to go
+            on.
     """
 
     number: int
     groups: Sequence[RolloutGroup]
     metrics: dict[str, float]
     selection: Mapping[str, Json]
-    failure: SamplingError | None = None
+    ahead: Sequence[RolloutGroup] | None = None
+    failure: Exception | None = None
 
 
 def grpo_steps(
@@ -59,13 +62,15 @@ def grpo_steps(
     estimate_advantages: AdvantageEstimator,
     first_step: int,
     *,
+    kept: Sequence[RolloutGroup] | None = None,
     on_progress: OnProgress | None = None,
     on_scored: Callable[[int, Sequence[RolloutGroup]], None] | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Train from `first_step` to the last, yielding after each step.
 
     Every step is a function of the weights, the optimiser's moments, the reference, the prompt
-    source, the config, and its own number; the loop has no other state, and can be left and taken
+    source, the config, its own number, and with selection.ahead of the batch that the step before
+    has left, which is `kept` for the first; the loop has no other state, and can be left and taken
     up again between any two steps.
 
     Raises:
@@ -75,41 +80,50 @@ def grpo_steps(
     """
     config = learner.config
     canary = create_canary(learner, sampler, prompts)
-    if (failure := canary.check().failure) is not None:
-        raise failure
-    for step in range(first_step, config.trainer.steps + 1):
-        started = time.perf_counter()
+    if (refused := canary.check().failure) is not None:
+        raise refused
 
-        def collect_round(indices: Sequence[int], number: int, step: int = step) -> Collection:
+    def make(step: int, on_progress: OnProgress | None) -> Collection:
+        def collect_round(indices: Sequence[int], number: int) -> Collection:
             batch = [prompts[index] for index in indices]
             size, params = config.grpo.group_size, sampling_params(config, step, number)
             return collect(batch, sampler, judge, size, params, step=step, on_progress=on_progress)
 
-        collection = collect_groups(config, source, collect_round, estimate_advantages)
-        trained = [group for group in collection.groups if group.is_trained]
-        estimate, kl = with_kl_price(learner, trained, estimate_advantages)
-        trained = with_advantages(trained, estimate)
-        groups = [*trained, *(group for group in collection.groups if not group.is_trained)]
-        if on_scored is not None:
-            on_scored(step, groups)
+        return collect_groups(config, source, collect_round, estimate_advantages)
 
-        scored = time.perf_counter()
-        result = update(learner, trained, step)
-        learner.masters.complete = False  # no checkpoint of these weights under the last number
-        move_reference(learner, step)
-        handed = canary.hand_over()
-        times = StepTimes(
-            total=time.perf_counter() - started,
-            sample=collection.seconds_sample,
-            verify=collection.seconds_verify,
-            train=time.perf_counter() - scored,
-        )
-        shadows = [shadow.name for shadow in judge.shadows]
-        metrics = step_metrics(step, groups, result, times, shadows) | kl | handed.metrics
-        learner.masters.complete = True
-        yield Step(step, groups, metrics, source.state(), handed.failure)
-        if handed.failure is not None:
-            raise handed.failure
+    with Batches(make, source, config, on_progress, kept) as batches:
+        for step in range(first_step, config.trainer.steps + 1):
+            started = time.perf_counter()
+            batch = batches.take(step)
+            collection = batch.collection
+            trained = [group for group in collection.groups if group.is_trained]
+            estimate, kl = with_kl_price(learner, trained, estimate_advantages)
+            trained = with_advantages(trained, estimate)
+            groups = [*trained, *(group for group in collection.groups if not group.is_trained)]
+            if on_scored is not None:
+                on_scored(step, groups)
+
+            scored = time.perf_counter()
+            batches.begin(step + 1)  # beside the update, with the weights of before it
+            result = update(learner, trained, step)
+            learner.masters.complete = False  # no checkpoint of these weights under the last number
+            move_reference(learner, step)
+            failure = batches.finish()
+            handed = HandOver({}) if failure else canary.hand_over()
+            failure = failure or handed.failure
+            times = StepTimes(
+                total=time.perf_counter() - started,
+                sample=collection.seconds_sample,
+                verify=collection.seconds_verify,
+                train=time.perf_counter() - scored - batches.waited,
+            )
+            shadows = [shadow.name for shadow in judge.shadows]
+            metrics = step_metrics(step, groups, result, times, shadows)
+            metrics |= {**kl, **batch.metrics, **handed.metrics}
+            learner.masters.complete = True
+            yield Step(step, groups, metrics, batches.selection, batches.kept, failure)
+            if failure is not None:
+                raise failure
 
 
 def sampling_params(config: RunConfig, step: int, number: int = 0) -> SamplingParams:

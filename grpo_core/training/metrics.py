@@ -72,6 +72,7 @@ def step_metrics(
         "seconds_sample": times.sample,
         "seconds_verify": times.verify,
         "seconds_train": times.train,
+        **{f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()},
     }
     return metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -26,6 +27,20 @@ class BatchCounts(NamedTuple):
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Log-probabilities of a micro-batch that stay the same in all iterations on its batch.
+
+    Attributes:
+        old: [B, T] under the policy that sampled; None where that is the policy as it is, whose own
+            log-probabilities are the exact old ones.
+        reference: [B, T] under the reference; None where the loss has no KL.
+    """
+
+    old: Tensor | None = None
+    reference: Tensor | None = None
+
+
 class MicroBatchLoss(NamedTuple):
     """A micro-batch's share of the loss.
 
@@ -41,7 +56,7 @@ class MicroBatchLoss(NamedTuple):
 
 
 def micro_batch_loss(
-    learner: Learner, batch: MicroBatch, counts: BatchCounts, old_logprobs: Tensor | None
+    learner: Learner, batch: MicroBatch, counts: BatchCounts, known: Known
 ) -> MicroBatchLoss:
     """The loss of one micro-batch, with the policy's entropy and the KL as the config has them.
 
@@ -49,8 +64,7 @@ def micro_batch_loss(
         learner: policy, reference, loss and config.
         batch: on the policy's device.
         counts: of the whole batch.
-        old_logprobs: [B, T] under the policy that sampled; None where that is the policy as it is,
-            whose own log-probabilities are the exact old ones.
+        known: what was computed of it before.
 
     Returns:
         The loss with the loss function's sums and, besides, `gap_sum` of the absolute difference
@@ -61,7 +75,7 @@ def micro_batch_loss(
     mask = batch.completion_mask
     logprobs, entropy = _policy_terms(learner, batch)
     current = logprobs.detach()
-    old = current if old_logprobs is None else old_logprobs
+    old = current if known.old is None else known.old
     weights = token_weights(
         mask,
         settings.aggregation,
@@ -88,7 +102,7 @@ def micro_batch_loss(
         epsilon_low=settings.epsilon_low,
         epsilon_high=settings.epsilon_high,
         beta=kl_weight(config),
-        ref_logprobs=_reference_logprobs(learner, batch),
+        ref_logprobs=known.reference,
         kl_estimator=settings.kl_estimator,
     )
     loss = output.loss
@@ -111,8 +125,9 @@ def _policy_terms(learner: Learner, batch: MicroBatch) -> tuple[Tensor, Tensor |
     return completion_logprobs_and_entropy(*arguments)
 
 
-def _reference_logprobs(learner: Learner, batch: MicroBatch) -> Tensor | None:
+def reference_logprobs(learner: Learner, batch: MicroBatch) -> Tensor | None:
+    """[B, T] under the reference, where the loss has a KL; without gradient."""
     if learner.reference is None or kl_weight(learner.config) == 0:
         return None
-    with learner.reference.computing() as model:
+    with learner.reference.computing(learner.layout) as model:
         return completion_logprobs(model, batch, learner.layout, learner.distribution)

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 from grpo_core.training.gradient import gradient_norm
 from grpo_core.training.learner import Learner
-from grpo_core.training.objective import BatchCounts, micro_batch_loss
+from grpo_core.training.objective import (
+    BatchCounts,
+    Known,
+    micro_batch_loss,
+    reference_logprobs,
+)
 from grpo_core.training.packing import MicroBatch
 from grpo_core.training.policy import trainer_mode
 
@@ -45,11 +50,12 @@ def _is_finite(
 ) -> bool:
     learner.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    with trainer_mode(learner.model):
+    with trainer_mode(learner.model, learner.layout):
         for batch in batches:
             batch = batch.to(learner.model.device)
             old = batch.sampler_logprobs if has_moved else None
-            loss = micro_batch_loss(learner, batch, counts, old).loss
+            known = Known(old, reference_logprobs(learner, batch))
+            loss = micro_batch_loss(learner, batch, counts, known).loss
             loss.backward()
             total += loss.item()
     return math.isfinite(total) and math.isfinite(gradient_norm(learner))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,10 @@ from grpo_core.logprobs import (
     token_logprobs,
     token_logprobs_and_entropy,
 )
-from grpo_core.training.packing import MicroBatch, TrainingCompletion, pack
+from grpo_core.training.dealing import pack
+from grpo_core.training.fused_layers import fused_layers, has_fused_layers
+from grpo_core.training.packed_attention import PACKED
+from grpo_core.training.packing import MicroBatch, TrainingCompletion
 
 SCORE = "grpo_score"  # the method under which a model shared out among processes has `score`
 _PROBE_TOLERANCE = 1e-3  # nats in float32; wiring mistakes show up as whole nats
@@ -31,19 +34,24 @@ class Layout:
     """How a model may be computed.
 
     Attributes:
-        share_prompts: it obeys a free attention mask, so that a group shares its prompt.
+        share_prompts: its attention can be told what a packed row holds, so that a group shares its
+            prompt and nothing is padded.
         plain_head: its logits are hidden states times the output embedding and nothing more, so
             that the head can be computed in chunks over completion tokens only.
+        fused: its layers can be computed by `grpo_core.training.fused_layers`; only where prompts
+            are shared.
     """
 
     share_prompts: bool
     plain_head: bool
+    fused: bool = False
 
     def describe(self) -> str:
         """One line for people."""
-        prompts = "prompts shared" if self.share_prompts else "prompts repeated"
+        rows = "prompts shared" if self.share_prompts else "prompts repeated, rows padded"
         head = "head in chunks" if self.plain_head else "full logits"
-        return f"{prompts}, {head}"
+        layers = "fused layers" if self.fused else "the model's own layers"
+        return f"{rows}, {head}, {layers}"
 
 
 def completion_logprobs(
@@ -84,12 +92,12 @@ def score(
     of_hidden: Callable[..., Any],
 ) -> Any:
     """What a function of logits gives, or the same function of hidden states and the head."""
-    inputs = {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": _mask(model, batch, layout),
-        "use_cache": False,
-    }
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+    if layout.share_prompts:
+        assert model.config._attn_implementation == PACKED, "packed rows need trainer_mode"
+        inputs["packed_tiles"] = batch.tiles
+    else:
+        inputs["attention_mask"] = (batch.segments >= 0).long()
     settings = asdict(distribution)
     if not layout.plain_head:
         logits = model(**inputs).logits.flatten(0, 1)[batch.sources]
@@ -100,33 +108,29 @@ def score(
     return of_hidden(hidden, head.weight, batch.targets, bias=head.bias, **settings)
 
 
-def _mask(model: PreTrainedModel, batch: MicroBatch, layout: Layout) -> Tensor:
-    if not layout.share_prompts:
-        return (batch.segments >= 0).long()
-    allowed = batch.attention_mask()
-    # Every transformers attention takes an additive mask; only some take a boolean one.
-    zero = torch.zeros((), dtype=model.dtype, device=allowed.device)
-    return torch.where(allowed, zero, torch.finfo(model.dtype).min)
-
-
 @contextmanager
-def trainer_mode(model: PreTrainedModel) -> Iterator[None]:
-    """While it lasts the model computes what the sampler computes, with a fast backward pass.
+def trainer_mode(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
+    """While it lasts the model computes what the sampler computes, the fast way it is able to.
 
     That is in evaluation mode: dropout, or the noise some routers of experts add in training, would
     make another policy of it than the one that sampled, and its gradient is wanted for that one.
-
-    On CPU the backward pass of fused attention in bfloat16 is about six times slower than plain
-    products (measured); on GPU the fused one is faster.
     """
     training, attention = model.training, model.config._attn_implementation
     model.eval()
-    if model.device.type == "cpu":
+    if not model._can_set_attn_implementation():
+        pass  # transformers would warn
+    elif layout.share_prompts:
+        model.set_attn_implementation(PACKED)
+    elif model.device.type == "cpu":
+        # The backward pass of fused attention in bfloat16 is about six times slower than plain
+        # products there (measured); on GPU the fused one is faster.
         model.set_attn_implementation("eager")
     try:
-        yield
+        with fused_layers(model) if layout.fused else nullcontext():
+            yield
     finally:
-        model.set_attn_implementation(attention)
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
         model.train(training)
 
 
@@ -151,7 +155,10 @@ def find_layout(model: PreTrainedModel) -> Layout:
 
     def logprobs(layout: Layout) -> Tensor:
         (batch,) = pack(members, 10_000, share_prompts=layout.share_prompts)
-        return completion_logprobs(model, batch.to(model.device), layout, Distribution())
+        with trainer_mode(model, layout):
+            return completion_logprobs(model, batch.to(model.device), layout, Distribution())
+
+    plain = logprobs(Layout(share_prompts=False, plain_head=False))
 
     def agrees(layout: Layout) -> bool:
         try:
@@ -160,14 +167,11 @@ def find_layout(model: PreTrainedModel) -> Layout:
             return False
 
     is_linear = isinstance(model.get_output_embeddings(), nn.Linear)
-    with trainer_mode(model):
-        plain = logprobs(Layout(share_prompts=False, plain_head=False))
-        shared = Layout(share_prompts=True, plain_head=False)
-        chunked = Layout(share_prompts=False, plain_head=True)
-        return Layout(
-            share_prompts=not _looks_at_neighbours(model) and agrees(shared),
-            plain_head=is_linear and agrees(chunked),
-        )
+    chunked = is_linear and agrees(Layout(share_prompts=False, plain_head=True))
+    if _looks_at_neighbours(model) or not agrees(Layout(share_prompts=True, plain_head=chunked)):
+        return Layout(share_prompts=False, plain_head=chunked)
+    fused = Layout(share_prompts=True, plain_head=chunked, fused=True)
+    return replace(fused, fused=has_fused_layers(model) and agrees(fused))
 
 
 def _looks_at_neighbours(model: PreTrainedModel) -> bool:

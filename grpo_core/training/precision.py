@@ -7,6 +7,8 @@ setting for it. The optimiser works on float32 weights; the model computes with 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ class MasterWeights:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.complete = True
+        self._gradients: dict[str, Tensor] = {}
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._shared = dtype == torch.float32
         if self._shared:
@@ -40,10 +43,7 @@ class MasterWeights:
         cast_model(model, dtype)
         self._copies = {n: p for n, p in model.named_parameters() if p.requires_grad}
         for name, parameter in self._copies.items():
-            master = self.parameters[name]
-            parameter.register_post_accumulate_grad_hook(
-                lambda copy, master=master: _move_gradient(copy, master)
-            )
+            parameter.register_post_accumulate_grad_hook(partial(self._move_gradient, name))
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -52,11 +52,13 @@ class MasterWeights:
             for name, copy in self._copies.items():
                 copy.copy_(self.parameters[name])
 
-
-def _move_gradient(copy: Tensor, master: nn.Parameter) -> None:
-    assert copy.grad is not None
-    if master.grad is None:
-        master.grad = copy.grad.float()
-    else:
-        master.grad += copy.grad
-    copy.grad = None
+    def _move_gradient(self, name: str, copy: Tensor) -> None:
+        master = self.parameters[name]
+        assert copy.grad is not None
+        if master.grad is None:
+            # The same memory in every step: new pages from the system cost more than the sum.
+            kept = self._gradients.setdefault(name, torch.empty_like(master))
+            master.grad = kept.copy_(copy.grad)
+        else:
+            master.grad += copy.grad
+        copy.grad = None

@@ -20,6 +20,7 @@ from grpo_core.errors import ConfigError
 from grpo_core.models.load import choose_device
 from grpo_core.plugin_manager import Plugins
 from grpo_core.protocols import OnCompletion, ProbedSampler, Sampler, SamplingParams
+from grpo_core.training.ahead_sampler import create_ahead_sampler
 from grpo_core.training.learner import Learner
 from grpo_core.training.shard import unsharded
 from grpo_core.training.world import World
@@ -37,6 +38,12 @@ def check_processes(config: RunConfig, world: World) -> None:
     """
     if world.size == 1:
         return
+    if config.selection.ahead:
+        raise ConfigError(
+            f"selection.ahead is {config.selection.ahead}, but there are {world.size} processes, "
+            "which do one thing at a time together and cannot sample beside the update. Set "
+            "selection.ahead = 0, or start one process."
+        )
     if config.sampling.engine == _COLOCATED:
         raise ConfigError(
             f"sampling.engine is 'vllm', which lives in the trainer's process, but there are "
@@ -62,6 +69,8 @@ def create_run_sampler(
     Raises:
         GrpoError: as `create_sampler`.
     """
+    if config.selection.ahead:
+        return create_ahead_sampler(config, plugins, loaded, learner)
     if learner.world.size == 1:
         return create_sampler(config, plugins, loaded)
     if config.sampling.engine == EMBEDDED:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grpo_core.models.adapters import adapters_off
-from grpo_core.training.policy import trainer_mode
+from grpo_core.training.policy import Layout, trainer_mode
 from grpo_core.training.shard import spread
 
 
@@ -30,9 +30,9 @@ class Reference:
     _masters: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     @contextmanager
-    def computing(self) -> Iterator[PreTrainedModel]:
+    def computing(self, layout: Layout) -> Iterator[PreTrainedModel]:
         """While it lasts, the model computes the reference's log-probabilities."""
-        with torch.no_grad(), trainer_mode(self.model), adapters_off(self.model):
+        with torch.no_grad(), trainer_mode(self.model, layout), adapters_off(self.model):
             yield self.model
 
     @torch.no_grad()

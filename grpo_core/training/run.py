@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from grpo_core.records.run_directory import RunDirectory
 from grpo_core.training.checkpoint import (
     TrainerState,
     newest_checkpoint,
+    read_ahead,
     read_state,
 )
 from grpo_core.training.health import alarms
@@ -95,6 +96,7 @@ def train(
             create_prompt_source(config, train_prompts, state.selection),
             interruption,
             state,
+            read_ahead(checkpoint) if checkpoint else None,
         )
         _write_beginnings(run, task, resume)
         try:
@@ -120,7 +122,7 @@ def _work(run: Session, trackers: Sequence[Any], started: float) -> None:
     hook = run.plugins.manager.hook
     hook.grpo_run_started(run_directory=str(run.directory.path), config=resolved(run.config))
     catch_up(run)
-    for step in grpo_steps(
+    steps = grpo_steps(
         run.learner,
         run.sampler,
         run.judge,
@@ -128,11 +130,14 @@ def _work(run: Session, trackers: Sequence[Any], started: float) -> None:
         run.source,
         create_estimator(run.config, run.plugins, run.judge, run.loaded.tokenizer),
         run.state.step + 1,
+        kept=run.ahead,
         on_progress=lambda done, total: run.progress("sample", done, total),
         on_scored=lambda number, groups: hook.grpo_rollouts_scored(step=number, groups=groups),
-    ):
-        _after_step(run, step, trackers, time.perf_counter() - started)
-        run.interruption.check()
+    )
+    with closing(steps):
+        for step in steps:
+            _after_step(run, step, trackers, time.perf_counter() - started)
+            run.interruption.check()
     evaluate_now(run, run.held_out)
 
 
@@ -183,6 +188,7 @@ def _after_step(run: Session, step: Step, trackers: Sequence[Any], seconds: floa
         seconds=seconds,
         selection=step.selection,
     )
+    run.ahead = step.ahead
     run.directory.append_metrics(step.metrics)
     run.directory.write_rollouts(step.number, step.groups)
     for tracker in trackers:

@@ -15,12 +15,12 @@ from grpo_core.training.checkpoint import TrainerState, prune_checkpoints, save_
 from grpo_core.training.interruption import Interruption
 from grpo_core.training.learner import Learner
 from grpo_core.training.selection import PromptSource
-from grpo_core.types import Prompt
+from grpo_core.types import Prompt, RolloutGroup
 
 
 @dataclass(slots=True)
 class Session:
-    """The parts of a run under way. Only `state` changes, once a step."""
+    """The parts of a run under way. Only `state` and `ahead` change, together, once a step."""
 
     config: RunConfig
     plugins: Plugins
@@ -34,6 +34,7 @@ class Session:
     source: PromptSource
     interruption: Interruption
     state: TrainerState
+    ahead: Sequence[RolloutGroup] | None = None  # of the next step, sampled already
 
     def save(self) -> None:
         """Write a checkpoint of the current state and drop those no longer wanted."""
@@ -46,6 +47,7 @@ class Session:
             self.state,
             self.learner.reference if self.config.reference.sync_every else None,
             self.learner.world,
+            self.ahead,
         )
         prune_checkpoints(
             self.directory.checkpoints, self.config.trainer.keep_checkpoints, self.state.best_step

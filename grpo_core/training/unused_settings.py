@@ -13,6 +13,12 @@ def check_used(config: RunConfig) -> None:
         ConfigError: naming the setting, and the one that it needs.
     """
     grpo, selection, lora = config.grpo, config.selection, config.lora
+    if selection.ahead and config.sampling.mismatch == "off":
+        raise ConfigError(
+            f"selection.ahead is {selection.ahead}, but sampling.mismatch is 'off': batches are "
+            "sampled by weights one update old, and nothing would make up for it. Set "
+            "sampling.mismatch = 'token_truncate', or leave selection.ahead out."
+        )
     if grpo.beta == 0 and (grpo.kl_in != "loss" or config.reference.sync_every > 0):
         name = "grpo.kl_in" if grpo.kl_in != "loss" else "reference.sync_every"
         raise ConfigError(

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from grpo_core.config import RunConfig
 from grpo_core.errors import TrainingError
 from grpo_core.records.rollouts import rollouts_to_bytes
 from grpo_core.sampling.base import derive_seed
+from grpo_core.training.dealing import deal, pack
 from grpo_core.training.gradient import gradient_norm, scale_gradient
 from grpo_core.training.learner import Learner
-from grpo_core.training.objective import BatchCounts, kl_weight, micro_batch_loss
+from grpo_core.training.objective import (
+    BatchCounts,
+    Known,
+    kl_weight,
+    micro_batch_loss,
+    reference_logprobs,
+)
 from grpo_core.training.offenders import offenders
 from grpo_core.training.optimizer import learning_rate, set_learning_rate
-from grpo_core.training.packing import MicroBatch, TrainingCompletion, deal, pack
+from grpo_core.training.packing import MicroBatch, TrainingCompletion
+from grpo_core.training.phase_clock import PhaseClock
 from grpo_core.training.policy import trainer_mode
 from grpo_core.types import Rollout, RolloutGroup
 
@@ -34,12 +41,15 @@ class UpdateResult:
         grad_norm: before clipping.
         metrics: means over trained tokens; `clipped_share` is that of the iterations after the
             first, where there are some.
+        seconds: of this process, by phase: `logprobs` of the reference, `forward_backward` with the
+            gradient's norm, and `optimizer` with the rounding of its weights.
     """
 
     loss: float
     grad_norm: float
     learning_rate: float
     metrics: dict[str, float]
+    seconds: dict[str, float]
 
 
 def update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> UpdateResult:
@@ -63,25 +73,27 @@ def _update(learner: Learner, groups: Sequence[RolloutGroup], step: int) -> Upda
     config = learner.config
     counts = batch_counts(groups, config)
     batches = _micro_batches(learner, groups)
-    old_logprobs: list[Tensor | None] = [None] * len(batches)
+    known = [Known()] * len(batches)
+    clock = PhaseClock(learner.model.device)
     # Nothing here is random; should a loss of a plugin be, a resumed run repeats it.
     torch.manual_seed(derive_seed(config.seed, "update", step))
     rate = learning_rate(config.trainer, step)
     reports = []
     for iteration in range(1, config.grpo.num_iterations + 1):
-        totals, logprobs = _accumulate(learner, batches, counts, old_logprobs)
-        if iteration == 1:
-            old_logprobs = logprobs
+        totals, found = _accumulate(learner, batches, counts, known, clock)
+        known = found if iteration == 1 else known
         norm = gradient_norm(learner)
         if not (math.isfinite(totals["loss"]) and math.isfinite(norm)):
             raise _not_finite(learner, groups, counts, (totals["loss"], norm, iteration))
         _clip(learner, norm)
+        clock.ends("forward_backward")
         _take_step(learner, rate, is_last=iteration == config.grpo.num_iterations)
+        clock.ends("optimizer")
         reports.append({"loss": totals["loss"], "grad_norm": norm, **_means(totals)})
     mean = {name: fmean(report[name] for report in reports) for name in reports[0]}
     later = reports[1:] or reports  # in the first iteration the ratio is 1 and nothing is clipped
     mean["clipped_share"] = fmean(report["clipped_share"] for report in later)
-    return UpdateResult(mean.pop("loss"), mean.pop("grad_norm"), rate, mean)
+    return UpdateResult(mean.pop("loss"), mean.pop("grad_norm"), rate, mean, clock.seconds)
 
 
 def batch_counts(groups: Sequence[RolloutGroup], config: RunConfig) -> BatchCounts:
@@ -135,27 +147,32 @@ def _accumulate(
     learner: Learner,
     batches: Sequence[MicroBatch],
     counts: BatchCounts,
-    old_logprobs: Sequence[Tensor | None],
-) -> tuple[dict[str, float], list[Tensor | None]]:
+    known: Sequence[Known],
+    clock: PhaseClock,
+) -> tuple[dict[str, float], list[Known]]:
     """Add up the gradient of all micro-batches.
 
     Returns:
         sums over all of them, in all processes, and the log-probabilities of each of this
-        process's under the policy as it is.
+        process's under the policy as it is and the reference.
     """
     totals: defaultdict[str, float] = defaultdict(float, loss=0.0)
-    current: list[Tensor | None] = []
+    current: list[Known] = []
     learner.optimizer.zero_grad(set_to_none=True)
-    with trainer_mode(learner.model):
-        for micro_batch, old in zip(batches, old_logprobs, strict=True):
+    with trainer_mode(learner.model, learner.layout):
+        for micro_batch, before in zip(batches, known, strict=True):
             batch = micro_batch.to(learner.model.device)
-            loss, sums, logprobs = micro_batch_loss(learner, batch, counts, old)
+            if before.reference is None:
+                clock.ends("forward_backward")
+                before = replace(before, reference=reference_logprobs(learner, batch))
+                clock.ends("logprobs")
+            loss, sums, logprobs = micro_batch_loss(learner, batch, counts, before)
             loss.backward()
             totals["loss"] += loss.item()
             totals["trained_tokens"] += len(batch.targets)
             for name, value in sums.items():
                 totals[name] += value.item()
-            current.append(logprobs)
+            current.append(replace(before, old=logprobs))
     return learner.world.sum(totals), current
 
 

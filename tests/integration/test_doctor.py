@@ -19,6 +19,7 @@ from torch import nn
 from grpo_core import Prompt, Sample, hookimpl, hookspecs, verifier
 from grpo_core.config import RunConfig
 from grpo_core.errors import GrpoError
+from grpo_core.kernels.tiles import Tile
 from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import HfSampler
@@ -34,7 +35,6 @@ from grpo_core.training.doctor import (
     weights,
 )
 from grpo_core.training.doctor.finding import Bench, Check, Finding, Grade, ok, run_checks
-from grpo_core.training.policy import Layout
 from grpo_core.validation import build
 from tiny_model import TEMPLATE, save_tiny_model, tiny_tokenizer
 
@@ -506,18 +506,25 @@ def test_an_engine_that_samples_from_another_model(tiny: Path) -> None:
 # Layout and gradient
 
 
-def test_a_layout_that_breaks_invariance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows count places in the row; grpo-core knows that, unless it is made to forget it."""
+def test_a_layout_that_shares_no_prompts(tmp_path: Path) -> None:
+    """Its windows count places in the row."""
     folder = save_tiny_model(tmp_path / "windows", "gpt_neo", window_size=8)
-    parts = (weights, text, model, sampler, invariance)
-    sound = examine(bench(folder), *parts)
+    sound = examine(bench(folder), weights, text, model, sampler, invariance)
     assert sound["layout"].numbers["share_prompts"] is False
     assert "slower, and right" in sound["layout"].found
     assert sound["shared prompts"].grade is SKIPPED and sound["micro-batches"].grade is OK
 
-    setup = "grpo_core.training.learner_setup.find_layout"
-    monkeypatch.setattr(setup, lambda model: Layout(share_prompts=True, plain_head=True))
-    result = examine(bench(folder), *parts)
+
+def test_a_layout_that_breaks_invariance(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions that see what lies beside them in the tile, found after the layout was."""
+    patient = bench(tiny)
+
+    def everything(tile: Tile, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros(*tile.query_order.shape, 1, tile.key_order.shape[1], dtype=dtype)
+
+    examine(patient, weights, text, model, sampler)
+    monkeypatch.setattr(Tile, "hidden", everything)
+    result = examine(patient, invariance)
     assert result["shared prompts"].grade is PROBLEM
     assert result["shared prompts"].numbers["difference"] > 0.01
     assert "report" in result["shared prompts"].cure

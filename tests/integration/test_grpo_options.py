@@ -25,11 +25,11 @@ from grpo_core.records.run_directory import RunDirectory
 from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
+from grpo_core.training.dealing import deal
 from grpo_core.training.kl_price import completion_kls, with_kl_price
 from grpo_core.training.learner import Learner
 from grpo_core.training.offenders import offenders
 from grpo_core.training.optimizer import create_optimizer
-from grpo_core.training.packing import deal
 from grpo_core.training.policy import find_layout
 from grpo_core.training.precision import MasterWeights
 from grpo_core.training.reference import Reference

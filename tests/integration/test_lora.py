@@ -146,7 +146,8 @@ def test_adapters_begin_as_the_model_itself(family: str) -> None:
 def test_adapters_are_on_again_after_a_reference_that_failed() -> None:
     model = adapted()
     before = logits(model)
-    with pytest.raises(RuntimeError, match="out of memory"), Reference(model).computing():
+    computing = Reference(model).computing(find_layout(model))
+    with pytest.raises(RuntimeError, match="out of memory"), computing:
         raise RuntimeError("out of memory")
     assert torch.equal(logits(model), before)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

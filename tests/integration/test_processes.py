@@ -20,10 +20,11 @@ from cli_process import PLUGINS, Desk, read_json, wait_until
 from grpo_core.errors import ConfigError, SamplingError
 from grpo_core.records.rollouts import rollouts_from_bytes, rollouts_to_bytes
 from grpo_core.records.run_directory import RunDirectory
+from grpo_core.training.dealing import deal, pack
 from grpo_core.training.learner import Learner
 from grpo_core.training.learner_setup import load_learner
-from grpo_core.training.objective import BatchCounts, micro_batch_loss
-from grpo_core.training.packing import MicroBatch, TrainingCompletion, deal, pack
+from grpo_core.training.objective import BatchCounts, Known, micro_batch_loss, reference_logprobs
+from grpo_core.training.packing import MicroBatch, TrainingCompletion
 from grpo_core.training.policy import trainer_mode
 from grpo_core.training.process_samplers import check_processes, shares
 from grpo_core.training.shard import local, spread, unsharded, whole
@@ -165,12 +166,12 @@ def test_an_empty_micro_batch_adds_nothing(
     if not Path("llama").exists():
         save_tiny_model(Path("llama"))
     learner = _alone(name)
-    with trainer_mode(learner.model):
-        loss, sums, logprobs = micro_batch_loss(
-            learner, MicroBatch.empty(), BatchCounts(7, 70), None
-        )
+    with trainer_mode(learner.model, learner.layout):
+        counts, empty = BatchCounts(7, 70), MicroBatch.empty()
+        reference = reference_logprobs(learner, empty)
+        loss, sums, logprobs = micro_batch_loss(learner, empty, counts, Known(reference=reference))
         loss.backward()
-        again, _, _ = micro_batch_loss(learner, MicroBatch.empty(), BatchCounts(7, 70), logprobs)
+        again, _, _ = micro_batch_loss(learner, empty, counts, Known(logprobs, reference))
     assert loss.item() == again.item() == 0.0
     assert {name: value.item() for name, value in sums.items()} == dict.fromkeys(sums, 0)
     for parameter in learner.masters.parameters.values():

@@ -20,11 +20,13 @@ from grpo_core.logprobs import (
     token_logprobs,
     token_logprobs_and_entropy,
 )
-from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.dealing import pack
+from grpo_core.training.packing import TrainingCompletion
 from grpo_core.training.policy import (
     Layout,
     completion_logprobs,
     completion_logprobs_and_entropy,
+    trainer_mode,
 )
 from tiny_model import tiny_model
 
@@ -44,8 +46,8 @@ def example(
     return hidden, weight, bias, torch.randint(vocabulary, (rows,), generator=generator)
 
 
-@given(seeds, temperatures, st.integers(1, 9))
-def test_equals_torch_in_value_and_gradient(seed: int, temperature: float, chunk_size: int) -> None:
+@given(seeds, temperatures, st.integers(1, 90))
+def test_equals_torch_in_value_and_gradient(seed: int, temperature: float, size: int) -> None:
     hidden, weight, bias, token_ids = example(seed)
     logits = hidden @ weight.T + bias
     expected = Categorical(logits=logits / temperature).entropy()
@@ -55,7 +57,7 @@ def test_equals_torch_in_value_and_gradient(seed: int, temperature: float, chunk
     for _, got in (
         token_logprobs_and_entropy(logits, token_ids, temperature),
         chunked_logprobs_and_entropy(
-            hidden, weight, token_ids, bias=bias, temperature=temperature, chunk_size=chunk_size
+            hidden, weight, token_ids, bias=bias, temperature=temperature, chunk_logits=size
         ),
     ):
         assert_close(got, expected)
@@ -75,14 +77,14 @@ def test_logprobs_are_the_same_with_the_entropy_as_without(seed: int, temperatur
     assert torch.equal(plain, token_logprobs(logits, token_ids, temperature))
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 5])
+@pytest.mark.parametrize("size", [1, 9, 1000])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_passes_gradcheck(chunk_size: int, temperature: float) -> None:
+def test_passes_gradcheck(size: int, temperature: float) -> None:
     hidden, weight, bias, token_ids = example(0, rows=4, width=3, vocabulary=5)
 
     def function(h: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return chunked_logprobs_and_entropy(
-            h, w, token_ids, bias=b, temperature=temperature, chunk_size=chunk_size
+            h, w, token_ids, bias=b, temperature=temperature, chunk_logits=size
         )
 
     assert torch.autograd.gradcheck(function, (hidden, weight, bias))
@@ -114,12 +116,14 @@ def test_a_shift_of_all_logits_changes_nothing(seed: int, shift: float) -> None:
 
 
 @given(seeds, st.sampled_from([torch.float32, torch.bfloat16]))
-def test_chunk_size_changes_nothing_in_training_precision(seed: int, dtype: torch.dtype) -> None:
+def test_the_size_of_chunks_changes_nothing_in_training_precision(
+    seed: int, dtype: torch.dtype
+) -> None:
     hidden, weight, bias, token_ids = example(seed, rows=33, vocabulary=40, dtype=dtype)
     results = []
-    for chunk_size in (1, 8, 100):
+    for size in (1, 300, 10_000):
         logprobs, entropy = chunked_logprobs_and_entropy(
-            hidden, weight, token_ids, bias=bias, chunk_size=chunk_size
+            hidden, weight, token_ids, bias=bias, chunk_logits=size
         )
         total = (logprobs + 0.5 * entropy).sum()
         results.append((logprobs, entropy, *torch.autograd.grad(total, [hidden, weight, bias])))
@@ -145,14 +149,14 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_no_pass_ever_holds_all_logits(top_p: float) -> None:
-    rows, vocabulary, chunk_size = 64, 100, 8
+    rows, vocabulary, size = 64, 100, 800
     hidden, weight, bias, token_ids = example(2, rows=rows, vocabulary=vocabulary)
     with LargestTensor() as seen:
         logprobs, entropy = chunked_logprobs_and_entropy(
-            hidden, weight, token_ids, bias=bias, top_p=top_p, chunk_size=chunk_size
+            hidden, weight, token_ids, bias=bias, top_p=top_p, chunk_logits=size
         )
         (logprobs + entropy).sum().backward()
-    assert 0 < seen.elements <= chunk_size * vocabulary
+    assert 0 < seen.elements <= size
 
 
 def test_rows_without_gradient_are_not_recomputed_and_cannot_spoil_the_rest() -> None:
@@ -163,7 +167,7 @@ def test_rows_without_gradient_are_not_recomputed_and_cannot_spoil_the_rest() ->
     upstream[:, 2] = 0
 
     def gradients(hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        scores = chunked_logprobs_and_entropy(hidden, weight, token_ids, chunk_size=3)
+        scores = chunked_logprobs_and_entropy(hidden, weight, token_ids, chunk_logits=3)
         return torch.autograd.grad(scores, [hidden, weight], list(upstream))
 
     expected = gradients(hidden)
@@ -194,12 +198,14 @@ def test_completions_of_a_model(plain_head: bool, share_prompts: bool) -> None:
     (batch,) = pack(members, 10_000, share_prompts=share_prompts)
     layout = Layout(share_prompts=share_prompts, plain_head=plain_head)
     distribution = Distribution(temperature=0.8, top_p=0.9, top_k=40)
-    logprobs, entropies = completion_logprobs_and_entropy(model, batch, layout, distribution)
+    with trainer_mode(model, layout):
+        logprobs, entropies = completion_logprobs_and_entropy(model, batch, layout, distribution)
+        alone = completion_logprobs(model, batch, layout, distribution)
     assert logprobs.shape == entropies.shape == batch.completion_mask.shape
     for values in (logprobs, entropies):
         assert values.requires_grad
         assert (values[~batch.completion_mask] == 0).all()
-    assert_close(completion_logprobs(model, batch, layout, distribution), logprobs)
+    assert_close(alone, logprobs)
     for at, row, entropy in zip(batch.places.tolist(), logprobs, entropies, strict=True):
         ids = answers[at]
         logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]

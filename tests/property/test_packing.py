@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,11 +12,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grpo_core.logprobs import Distribution
-from grpo_core.training.packing import TrainingCompletion, pack
-from grpo_core.training.policy import Layout, completion_logprobs, find_layout
+from grpo_core.training.dealing import pack
+from grpo_core.training.packing import TrainingCompletion
+from grpo_core.training.policy import Layout, completion_logprobs, find_layout, trainer_mode
 from tiny_model import tiny_model
 
-FAMILIES = ["llama", "qwen2", "gpt2"]
+FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gpt2"]
+LAYOUTS = [
+    Layout(share_prompts=True, plain_head=True, fused=True),
+    Layout(share_prompts=True, plain_head=True),
+    Layout(share_prompts=False, plain_head=True),
+]
 tokens = st.integers(0, 200)
 ids = st.lists(tokens, min_size=1, max_size=9)
 
@@ -46,12 +54,14 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("share", [True, False])
-def test_packed_equals_alone(family: str, tied: bool, share: bool) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS, ids=Layout.describe)
+def test_packed_equals_alone(family: str, tied: bool, layout: Layout) -> None:
     model = tiny_model(family, tied=tied).double()
     # transformers makes pad tokens blind in the embedding's gradient; here token 0 is an ordinary
     # word of prompts and completions, and is trained as one.
     model.get_input_embeddings().padding_idx = None
+    # transformers' norms compute in float32 even here, ours do not; so does its plain attention.
+    exact = 1e-9 if layout.share_prompts and not layout.fused else 1e-6
 
     @settings(max_examples=5)
     @given(groups(), st.integers(1, 80), st.sampled_from([1.0, 0.7]))
@@ -67,9 +77,9 @@ def test_packed_equals_alone(family: str, tied: bool, share: bool) -> None:
 
         total = 0.0
         seen: list[tuple[float, ...]] = []
-        for batch in pack(completions, max_tokens, share_prompts=share):
-            layout = Layout(share_prompts=share, plain_head=True)
-            logprobs = completion_logprobs(model, batch, layout, Distribution(temperature))
+        for batch in pack(completions, max_tokens, share_prompts=layout.share_prompts):
+            with trainer_mode(model, layout):
+                logprobs = completion_logprobs(model, batch, layout, Distribution(temperature))
             weights = torch.arange(1.0, 1 + logprobs.shape[1], dtype=torch.float64)
             (logprobs * weights).sum().backward()
             total += (logprobs * weights).sum().item()
@@ -77,11 +87,11 @@ def test_packed_equals_alone(family: str, tied: bool, share: bool) -> None:
             seen.extend(tuple(row[mask].tolist()) for row, mask in rows)
         got = gradients(model)
 
-        assert total == pytest.approx(expected.item(), abs=1e-8)
+        assert total == pytest.approx(expected.item(), abs=1e-5)
         assert len(seen) == len(completions)
         for row in plain.values():
             assert any(
-                len(row) == len(s) and row.tolist() == pytest.approx(s, abs=1e-9) for s in seen
+                len(row) == len(s) and row.tolist() == pytest.approx(s, abs=exact) for s in seen
             )
         for name, gradient in wanted.items():
             # Norms of Llama and Qwen compute in float32 even here; GPT-2's error is near 1e-15.
@@ -96,8 +106,7 @@ def test_every_token_is_predicted_once(
 ) -> None:
     found = []
     for batch in pack(completions, max_tokens):
-        rows, length = batch.input_ids.shape
-        assert rows == 1 or rows * length <= max_tokens
+        assert batch.input_ids.numel() <= max_tokens or len(batch.completion_mask) == 1
         flat = batch.input_ids.flatten()
         for row in range(len(batch.completion_mask)):
             mine = batch.rows == row
@@ -118,7 +127,8 @@ def test_sharing_computes_a_prompt_once(completions: list[TrainingCompletion]) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layout_of_plain_families(family: str) -> None:
-    assert find_layout(tiny_model(family)) == Layout(share_prompts=True, plain_head=True)
+    fused = family != "gpt2"
+    assert find_layout(tiny_model(family)) == replace(LAYOUTS[0], fused=fused)
 
 
 @pytest.mark.parametrize("changes", [{"sliding_window": 4096}, {"attention_chunk_size": 8192}])
@@ -148,5 +158,5 @@ def test_layout_sees_a_head_that_is_more_than_a_product() -> None:
 def test_layout_sees_a_model_that_ignores_the_mask() -> None:
     model = tiny_model()
     forward = model.base_model.forward
-    model.base_model.forward = lambda **inputs: forward(**{**inputs, "attention_mask": None})
+    model.base_model.forward = lambda **inputs: forward(**{**inputs, "packed_tiles": ()})
     assert not find_layout(model).share_prompts

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from grpo_core.losses.gspo import gspo_loss
 from grpo_core.masking import AGGREGATIONS
-from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.dealing import pack
+from grpo_core.training.packing import TrainingCompletion
 from grpo_core.types import Rollout, RolloutGroup
 from whole_step import (
     MAX_LENGTH,

@@ -160,9 +160,9 @@ def arguments(distribution: Distribution) -> dict[str, Any]:
     }
 
 
-@given(seeds, distributions, st.integers(1, 9))
+@given(seeds, distributions, st.integers(1, 90))
 def test_values_and_gradients_are_those_of_the_naive_way(
-    seed: int, distribution: Distribution, chunk_size: int
+    seed: int, distribution: Distribution, size: int
 ) -> None:
     hidden, weight, bias, token_ids = example(seed)
     settings = arguments(distribution)
@@ -172,7 +172,7 @@ def test_values_and_gradients_are_those_of_the_naive_way(
     inputs = [hidden, weight, bias]
     plain = token_logprobs_and_entropy(logits, token_ids, **settings)
     chunked = chunked_logprobs_and_entropy(
-        hidden, weight, token_ids, bias=bias, chunk_size=chunk_size, **settings
+        hidden, weight, token_ids, bias=bias, chunk_logits=size, **settings
     )
     gradients = torch.autograd.grad(expected, inputs, list(upstream), retain_graph=True)
     for got in (plain, chunked):
@@ -181,9 +181,7 @@ def test_values_and_gradients_are_those_of_the_naive_way(
     gradients = torch.autograd.grad(expected[0], inputs, upstream[0], retain_graph=True)
     alone = (
         token_logprobs(logits, token_ids, **settings),
-        chunked_token_logprobs(
-            hidden, weight, token_ids, bias=bias, chunk_size=chunk_size, **settings
-        ),
+        chunked_token_logprobs(hidden, weight, token_ids, bias=bias, chunk_logits=size, **settings),
     )
     for value in alone:
         assert_close(value, expected[0])
@@ -212,13 +210,13 @@ def test_probabilities_of_the_kept_tokens_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 2}, {"top_p": 0.6}, {"top_k": 4, "top_p": 0.7}])
-@pytest.mark.parametrize("chunk_size", [1, 5])
-def test_passes_gradcheck(settings: dict[str, Any], chunk_size: int) -> None:
+@pytest.mark.parametrize("size", [1, 5])
+def test_passes_gradcheck(settings: dict[str, Any], size: int) -> None:
     hidden, weight, bias, token_ids = example(0, rows=4, width=3, vocabulary=6)
 
     def function(h: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return chunked_logprobs_and_entropy(
-            h, w, token_ids, bias=b, temperature=0.7, chunk_size=chunk_size, **settings
+            h, w, token_ids, bias=b, temperature=0.7, chunk_logits=size, **settings
         )
 
     assert torch.autograd.gradcheck(function, (hidden, weight, bias))
@@ -233,9 +231,9 @@ def test_rows_computed_again_in_other_chunks_find_the_same_set(
     upstream = torch.ones(33)
     upstream[:without] = 0
     results = []
-    for chunk_size in (1, 8, 100):
+    for size in (1, 8, 100):
         value, entropy = chunked_logprobs_and_entropy(
-            hidden, weight, token_ids, chunk_size=chunk_size, **settings
+            hidden, weight, token_ids, chunk_logits=size, **settings
         )
         total = (upstream * (value + entropy)).sum()
         results.append((value, entropy, *torch.autograd.grad(total, [hidden, weight])))

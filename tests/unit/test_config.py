@@ -216,6 +216,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("reference.sync_every=2", r"reference\.sync_every is set, but grpo", "grpo.beta=0.1"),
         ("lora.alpha=16", r"section \[lora\] is set, but lora\.rank is 0", "lora.rank=8"),
         (
+            "selection.ahead=1",
+            r"selection\.ahead is 1, but sampling\.mismatch is 'off'",
+            "sampling.mismatch=token_truncate",
+        ),
+        (
             "selection.difficulty_key=level",
             r"difficulty_key is 'level', but selection\.curriculum is 'off'",
             "selection.curriculum=middling",

@@ -77,18 +77,21 @@ def check_torch(bench: Bench) -> Iterator[Finding]:
     dtype = compute_dtype(bench.config.trainer.dtype, device)
     native = automatic == torch.bfloat16
     threads, cores = torch.get_num_threads(), int(hardware()["cores"])
-    waiting = os.environ.get("OMP_WAIT_POLICY", "active").lower()
+    policy, spins = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")
+    waiting = "sleep at once" if policy and policy.lower() == "passive" else "spin while they wait"
+    if spins is not None:
+        waiting = f"wait for {spins} rounds before they sleep"
     found = (
         f"torch {torch.__version__}, transformers {transformers.__version__}; {_describe(device)}; "
-        f"{threads} threads on {cores} cores, OMP_WAIT_POLICY {waiting}; bfloat16 "
+        f"{threads} threads on {cores} cores, which {waiting}; bfloat16 "
         f"{'native' if native else 'emulated'}, computing in {str(dtype).removeprefix('torch.')}"
     )
     numbers = {"device": str(device), "threads": threads, "cores": cores, "bfloat16_native": native}
     cures = []
     if device.type == "cpu" and threads > cores:
         cures.append(f"set OMP_NUM_THREADS={cores}: more threads than cores wait for each other")
-    if device.type == "cpu" and waiting != "passive":
-        cures.append("unset OMP_WAIT_POLICY or set it to passive: waiting threads burn the cores")
+    if device.type == "cpu" and policy and policy.lower() == "active" and spins is None:
+        cures.append("unset OMP_WAIT_POLICY: threads that spin for ever slow others tenfold")
     if dtype == torch.bfloat16 and not native:
         cures.append("set trainer.dtype = 'auto': emulated bfloat16 is slower than float32")
     if cures:

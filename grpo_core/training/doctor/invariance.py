@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from grpo_core.models.load import cast_model
+from grpo_core.training.dealing import pack
 from grpo_core.training.doctor.finding import (
     Bench,
     Check,
@@ -27,9 +28,14 @@ from grpo_core.training.doctor.finding import (
 from grpo_core.training.doctor.model import flat_gradient, gradient_reach
 from grpo_core.training.doctor.weights import free_memory
 from grpo_core.training.learner import Learner
-from grpo_core.training.objective import BatchCounts, micro_batch_loss
+from grpo_core.training.objective import (
+    BatchCounts,
+    Known,
+    micro_batch_loss,
+    reference_logprobs,
+)
 from grpo_core.training.optimizer import create_optimizer
-from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.packing import TrainingCompletion
 from grpo_core.training.policy import trainer_mode
 from grpo_core.training.precision import MasterWeights
 
@@ -125,14 +131,17 @@ def gradient(
         max_tokens: of a micro-batch.
         share_prompts: whether completions of a prompt share it.
     """
-    layout = replace(learner.layout, share_prompts=share_prompts)
+    fused = learner.layout.fused and share_prompts  # fused attention takes packed rows only
+    layout = replace(learner.layout, share_prompts=share_prompts, fused=fused)
     learner = replace(learner, layout=layout)
     counts = BatchCounts(len(batch), sum(len(item.token_ids) for item in batch))
     learner.optimizer.zero_grad(set_to_none=True)
     loss = 0.0
-    with trainer_mode(learner.model):
+    with trainer_mode(learner.model, learner.layout):
         for item in pack(batch, max_tokens, share_prompts=share_prompts):
-            part = micro_batch_loss(learner, item.to(learner.model.device), counts, None)
+            here = item.to(learner.model.device)
+            known = Known(reference=reference_logprobs(learner, here))
+            part = micro_batch_loss(learner, here, counts, known)
             part.loss.backward()
             loss += part.loss.item()
     return Gradient(loss, flat_gradient(learner.masters.parameters.values()))

@@ -12,9 +12,10 @@ from grpo_core.assembly import create_sampler
 from grpo_core.errors import SamplingError
 from grpo_core.protocols import ProbedSampler, Sampler
 from grpo_core.training.canary import Canary, create_canary, trainer_logprobs
+from grpo_core.training.dealing import pack
 from grpo_core.training.doctor.finding import Bench, Check, Finding, ok, problem, skipped
 from grpo_core.training.loop import sampling_params
-from grpo_core.training.packing import TrainingCompletion, pack
+from grpo_core.training.packing import TrainingCompletion
 from grpo_core.training.policy import completion_logprobs, trainer_mode
 
 _PROMPTS, _SAMPLES, _TOKENS = 4, 4, 48
@@ -79,7 +80,7 @@ def _gaps(bench: Bench) -> Tensor:
     """[N] float64, |sampler - trainer| of each sampled token."""
     learner, found = bench.learner, []
     most = bench.config.trainer.micro_batch_tokens
-    with trainer_mode(learner.model):
+    with trainer_mode(learner.model, learner.layout):
         for item in pack(bench.completions, most, share_prompts=learner.layout.share_prompts):
             batch = item.to(learner.model.device)
             logprobs = completion_logprobs(

@@ -1,0 +1,1 @@
+"""What a training step spends its time in, each with a backward pass of its own."""
