@@ -170,7 +170,7 @@ def our_step(
 
     masters = MasterWeights(model, torch.float32)
     optimizer = torch.optim.SGD(masters.parameters.values(), lr=RATE)
-    layout = Layout(share_prompts=options.share_prompts, plain_head=True)
+    layout = Layout(options.share_prompts, plain_head=True, fused=options.share_prompts)
     learner = Learner(model, masters, optimizer, layout, loss, _config(options), reference)
     start = weights(model)
     result = update(learner, groups, step=1)

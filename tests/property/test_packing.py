@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adapted_models import adapted
 from grpo_core.logprobs import Distribution
 from grpo_core.training.dealing import pack
 from grpo_core.training.packing import TrainingCompletion
@@ -98,6 +99,49 @@ def test_packed_equals_alone(family: str, tied: bool, layout: Layout) -> None:
             assert (got[name] - gradient).norm() <= 2e-5 * max(1.0, float(gradient.norm()))
 
     check()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=Layout.describe)
+def test_a_pad_token_that_ends_sequences_has_the_gradient_it_has_alone(layout: Layout) -> None:
+    """As an output it is trained; as an input transformers leaves it out, and so do we."""
+    model = tiny_model(tied=False).double()
+    pad = model.get_input_embeddings().padding_idx
+    assert pad == model.config.eos_token_id == 0
+    items = [
+        TrainingCompletion([5, pad, 6], ids, 1.0, [0.0] * 3) for ids in ([7, 8, pad], [pad] * 3)
+    ]
+    sum(alone(model, item, 1.0).sum() for item in items).backward()
+    wanted = gradients(model)
+    for batch in pack(items, 100, share_prompts=layout.share_prompts):
+        with trainer_mode(model, layout):
+            completion_logprobs(model, batch, layout, Distribution()).sum().backward()
+    got = gradients(model)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-6)
+    assert not got["model.embed_tokens.weight"][pad].any()
+    assert got["lm_head.weight"][pad].any()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=Layout.describe)
+def test_adapters_are_packed_as_well(family: str, layout: Layout) -> None:
+    pytest.importorskip("peft")
+    model = adapted(family).double()
+    prompts = ([5, 6, 7], [8])
+    items = [
+        TrainingCompletion(prompt, ids, 1.0, [0.0] * len(ids))
+        for prompt in prompts
+        for ids in ([9, 10, 11, 12], [13], [14, 15])
+    ]
+    sum(alone(model, item, 0.7).sum() for item in items).backward()
+    wanted = gradients(model)
+    assert wanted and all("lora" in name for name in wanted)
+    for batch in pack(items, 20, share_prompts=layout.share_prompts):
+        with trainer_mode(model, layout):
+            completion_logprobs(model, batch, layout, Distribution(0.7)).sum().backward()
+    got = gradients(model)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-6)
 
 
 @given(groups(), st.integers(1, 200))
