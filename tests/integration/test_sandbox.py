@@ -445,7 +445,7 @@ def test_a_forked_process_gets_a_zygote_of_its_own(sandbox: Sandbox) -> None:
 def living(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
 
 

@@ -112,7 +112,7 @@ def memory_of(pid: int) -> bytes:
     found: list[bytes] = []
     try:
         return _read_memory(pid, found)
-    except FileNotFoundError:  # a child that has ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # a child that has ended meanwhile
         return b"".join(found)
 
 
