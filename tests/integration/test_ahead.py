@@ -198,14 +198,14 @@ class Disturb:
     ("moment", "step", "done"),
     [
         ("sample", 1, 0),
-        ("ahead", 1, 1),
-        ("finished", 1, 1),
         ("ahead", 2, 2),
         ("scored", 2, 1),
-        ("evaluate", 3, 2),
         ("finished", 3, 3),
-        ("scored", 4, 3),
-        ("finished", 4, 4),
+        pytest.param("ahead", 1, 1, marks=pytest.mark.slow),
+        pytest.param("finished", 1, 1, marks=pytest.mark.slow),
+        pytest.param("evaluate", 3, 2, marks=pytest.mark.slow),
+        pytest.param("scored", 4, 3, marks=pytest.mark.slow),
+        pytest.param("finished", 4, 4, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(

@@ -105,7 +105,7 @@ def test_waiting_rows_take_the_places_of_finished_ones() -> None:
     assert len(passes.steps) < 1.35 * ideal + 24
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(shapes, st.integers(1, 6), st.data())
 def test_neither_batch_nor_order_changes_a_completion(
     lengths: list[int], group: int, data: st.DataObject

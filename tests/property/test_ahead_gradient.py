@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -90,6 +90,7 @@ def of_batch(batch: MicroBatch, values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("loss", [grpo_loss, gspo_loss, cispo_loss, dual_clip_loss])
+@settings(max_examples=5)
 @given(sampler=st.integers(1, 5), rewards=st.integers(0, 10**6))
 def test_in_the_first_iteration(loss: Any, how: str, sampler: int, rewards: int) -> None:
     here = learner(loss, how, 1e9)
@@ -100,6 +101,7 @@ def test_in_the_first_iteration(loss: Any, how: str, sampler: int, rewards: int)
 
 
 @pytest.mark.parametrize("how", HOW)
+@settings(max_examples=5)
 @given(sampler=st.integers(1, 5), first=st.integers(1, 5), rewards=st.integers(0, 10**6))
 def test_in_later_iterations_ratio_and_weight_multiply(
     how: str, sampler: int, first: int, rewards: int
