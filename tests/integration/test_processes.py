@@ -212,7 +212,9 @@ def test_what_an_update_needs_survives_the_way_to_another_process() -> None:
 def assert_equal_up_to_rounding(line: dict[str, Any]) -> None:
     """Sums in float32 in another order; in bfloat16 only where the micro-batches are others."""
     print({key: value for key, value in line.items() if key != "seconds"})
-    other_batches = line["dtype"] == "bfloat16" and line["case"] == "one micro-batch"
+    # So little that two processes get it in two parts, of which one process makes another number.
+    is_cut_up = line["case"] in ("one micro-batch", "truncated masked")
+    other_batches = line["dtype"] == "bfloat16" and is_cut_up
     scale = 1e4 if other_batches else 1
     assert line["loss"] < 2e-7 * scale, line
     assert line["norm"] < 2e-7 * scale, line
