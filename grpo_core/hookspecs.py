@@ -129,6 +129,9 @@ def grpo_rollouts_scored(step: int, groups: Sequence[RolloutGroup]) -> None:
 def grpo_progress(phase: str, done: int, total: int) -> None:
     """Called often while a long phase runs. Observe only, and return at once.
 
+    With selection.ahead batches are sampled in another thread than the trainer's; so are the calls
+    that tell of it.
+
     Args:
         phase: "sample", "train" or "evaluate".
         done: completions finished so far.

@@ -18,8 +18,8 @@ from step.workload import Workload
 HERE = Path(__file__).resolve().parent
 _TIMEOUT = 3600.0
 
-# Both sides get the same variables. The second is libgomp's default, spelt out because `grpo`
-# sets OMP_WAIT_POLICY=passive unless it is set.
+# Both sides get the same variables. The second is libgomp's default, spelt out because `grpo` lets
+# threads spin for a moment only, unless they are set.
 THREADS = {
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "spinning": {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "300000"},

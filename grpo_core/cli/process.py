@@ -15,6 +15,8 @@ _STARTED = "GRPO_STARTED"  # tells the second start from the first
 def prepare_process() -> None:
     """Choose how threads wait and where memory comes from; on Linux this starts the program again.
 
+    So it has to be the first thing that a program does.
+
     Threads that wait spin for a moment before they sleep. Measured with SmolLM2 on two cores: on a
     quiet machine that is as fast as spinning for ever, and a third faster in sampling than sleeping
     at once; beside another busy program it takes 1.7 times as long as the latter, where spinning

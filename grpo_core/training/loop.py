@@ -83,14 +83,7 @@ def grpo_steps(
     if (refused := canary.check().failure) is not None:
         raise refused
 
-    def make(step: int, on_progress: OnProgress | None) -> Collection:
-        def collect_round(indices: Sequence[int], number: int) -> Collection:
-            batch = [prompts[index] for index in indices]
-            size, params = config.grpo.group_size, sampling_params(config, step, number)
-            return collect(batch, sampler, judge, size, params, step=step, on_progress=on_progress)
-
-        return collect_groups(config, source, collect_round, estimate_advantages)
-
+    make = _batch_maker(config, sampler, judge, prompts, source, estimate_advantages)
     with Batches(make, source, config, on_progress, kept) as batches:
         for step in range(first_step, config.trainer.steps + 1):
             started = time.perf_counter()
@@ -124,6 +117,27 @@ def grpo_steps(
             yield Step(step, groups, metrics, batches.selection, batches.kept, failure)
             if failure is not None:
                 raise failure
+
+
+def _batch_maker(
+    config: RunConfig,
+    sampler: Sampler,
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    source: PromptSource,
+    estimate_advantages: AdvantageEstimator,
+) -> Callable[[int, OnProgress | None], Collection]:
+    """What samples and judges the batch of a step, in as many rounds as dynamic sampling takes."""
+
+    def make(step: int, on_progress: OnProgress | None) -> Collection:
+        def collect_round(indices: Sequence[int], number: int) -> Collection:
+            batch = [prompts[index] for index in indices]
+            size, params = config.grpo.group_size, sampling_params(config, step, number)
+            return collect(batch, sampler, judge, size, params, step=step, on_progress=on_progress)
+
+        return collect_groups(config, source, collect_round, estimate_advantages)
+
+    return make
 
 
 def sampling_params(config: RunConfig, step: int, number: int = 0) -> SamplingParams:

@@ -20,6 +20,7 @@ from grpo_core.errors import ConfigError
 from grpo_core.models.load import choose_device
 from grpo_core.plugin_manager import Plugins
 from grpo_core.protocols import OnCompletion, ProbedSampler, Sampler, SamplingParams
+from grpo_core.sampling.hf.sampler import describe_engine
 from grpo_core.training.ahead_sampler import create_ahead_sampler
 from grpo_core.training.learner import Learner
 from grpo_core.training.shard import unsharded
@@ -59,6 +60,14 @@ def check_processes(config: RunConfig, world: World) -> None:
                 f"torchrun started {world.size} processes, but torch sees {found} CUDA devices, "
                 f"and each process needs its own. Start it with --nproc-per-node {found}."
             )
+
+
+def describe_sampling(config: RunConfig, model: PreTrainedModel) -> str:
+    """Which engine samples, and how, in one line for people."""
+    engine = f"engine '{config.sampling.engine}'"
+    if config.sampling.engine != EMBEDDED:
+        return engine
+    return f"{engine}: {describe_engine(model)}"
 
 
 def create_run_sampler(

@@ -36,7 +36,7 @@ from grpo_core.training.held_out import catch_up, evaluate_if_due, evaluate_now
 from grpo_core.training.interruption import StopRequested, ctrl_c
 from grpo_core.training.learner_setup import load_together
 from grpo_core.training.loop import Step, grpo_steps
-from grpo_core.training.process_samplers import create_run_sampler
+from grpo_core.training.process_samplers import create_run_sampler, describe_sampling
 from grpo_core.training.resume import check_same_run, is_finished
 from grpo_core.training.selection import create_prompt_source
 from grpo_core.training.session import Session
@@ -229,6 +229,7 @@ def _write_beginnings(run: Session, task: Task, resume: bool) -> None:
         {
             **manifest,
             "layout": layout,
+            "sampling": describe_sampling(run.config, run.loaded.model),
             "dtype": str(run.loaded.dtype),
             "processes": run.learner.world.size,
             "train_test_overlap": overlap,

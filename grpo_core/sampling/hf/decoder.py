@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import SiLUActivation
 
+from grpo_core.kernels.rotary import turn
 from grpo_core.sampling.hf.attention import NewestToken
 from grpo_core.sampling.hf.columns import LayerStates
 from grpo_core.sampling.hf.memory import Memory
@@ -116,7 +117,7 @@ class DecoderPasses:
         model = self._model
         x = F.embedding(ids, model.embedding)
         cosines, sines = model.rotary(x, positions[None])
-        rotation = cosines[0, :, None], sines[0, :, None, : model.head_size // 2]
+        rotation = cosines[0], sines[0]
         attended = x.new_zeros(len(ids), model.heads * model.head_size)
         for number, layer in enumerate(self._layers):
             numbers = layer.numbers
@@ -141,7 +142,7 @@ class DecoderPasses:
             norms = numbers.query_norm, numbers.key_norm
             pairs = zip(parts, norms, strict=True)
             turned = torch.cat([_normalised(part, norm) for part, norm in pairs], dim=1)
-        turned = _rotated(turned, *rotation)
+        turned = turn(turned, *rotation)
         return turned[:, : model.heads], turned[:, model.heads :], values
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -156,15 +157,6 @@ def _normalised(x: Tensor, norm: Norm) -> Tensor:
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scaled = x / torch.hypot(size, norm.least_size)
     return torch.mul(scaled, norm.scaled_weight, out=torch.empty_like(x))
-
-
-def _rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864); `sines` of the first half alone."""
-    half = x.shape[-1] // 2
-    turned = x * cosines
-    turned[..., :half].addcmul_(x[..., half:], sines, value=-1)
-    turned[..., half:].addcmul_(x[..., :half], sines)
-    return turned
 
 
 def _causal(mask: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -55,7 +55,8 @@ def _layout(bench: Bench) -> Finding:
     meaning = []
     if not layout.share_prompts:
         meaning.append(
-            "its attention does not obey a free mask, so each completion computes its prompt anew"
+            "its attention cannot be told what a packed row holds, so each completion computes its "
+            "prompt anew"
         )
     if not layout.plain_head:
         meaning.append(

@@ -17,6 +17,7 @@ from grpo_core.training.doctor.finding import Bench, Check, Finding, ok, problem
 from grpo_core.training.loop import sampling_params
 from grpo_core.training.packing import TrainingCompletion
 from grpo_core.training.policy import completion_logprobs, trainer_mode
+from grpo_core.training.process_samplers import describe_sampling
 
 _PROMPTS, _SAMPLES, _TOKENS = 4, 4, 48
 _MOVED = 0.5  # nats on average; so much is missed by no rule of the canary
@@ -50,8 +51,11 @@ def check_sampling(bench: Bench) -> Iterator[Finding]:
     total = sum(len(group) for group in groups)
     if not bench.completions:
         raise SamplingError(f"all {total} completions are empty: the model ends at once.")
-    found = f"engine '{config.sampling.engine}': {total} completions, {ended} ended by themselves "
-    yield ok("sampling", f"{found}within {limit_tokens} tokens", completions=total, ended=ended)
+    engine = describe_sampling(config, bench.loaded.model)
+    found = (
+        f"{engine}; {total} completions, {ended} ended by themselves within {limit_tokens} tokens"
+    )
+    yield ok("sampling", found, completions=total, ended=ended)
     yield _compare(bench)
 
 
