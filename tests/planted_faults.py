@@ -53,7 +53,11 @@ TRUNCATION = "property/test_truncation.py::"
 PROCESS = "property/test_process_advantages.py::"
 ATTENTION = "property/test_packed_attention.py::"
 KERNELS = "property/test_kernels.py::"
+NATIVE = "property/test_kernels_native.py::"
 TOKENS = "property/test_token_advantages.py::"
+ENGINE = "integration/test_hf_sampler.py::"
+BATCHES = "integration/test_hf_batches.py::"
+MODELS = "integration/test_hf_models.py::"
 GRADIENT = FAMILY + "test_loss_gradient_and_counts_equal_plain_python"
 
 FAULTS = (
@@ -658,8 +662,8 @@ FAULTS = (
     ),
     Fault(
         "kernels/packed_attention.py",
-        "weights.mul_(grad_weights - shift)",
-        "weights.mul_(grad_weights)",
+        "mul_(grad_weights - shift)",
+        "mul_(grad_weights)",
         ATTENTION + "test_equals_plain_attention_in_value_and_gradients",
     ),
     Fault(
@@ -685,6 +689,36 @@ FAULTS = (
         "turn(grad, cos, -sin)",
         "turn(grad, cos, sin)",
         KERNELS + "test_rotate",
+    ),
+    Fault(
+        "kernels/native.c",
+        "order[k] <= last ? narrow(weight * (",
+        "order[k] < last ? narrow(weight * (",
+        NATIVE + "test_attention",
+    ),
+    Fault(
+        "kernels/native.c",
+        "sums[j] += product",
+        "sums[j] = product",
+        NATIVE + "test_rms_norm",
+    ),
+    Fault(
+        "kernels/native.c",
+        "s * (1.0f + g * (1.0f - s))",
+        "s * (1.0f + g)",
+        NATIVE + "test_swiglu",
+    ),
+    Fault(
+        "kernels/native.c",
+        "t = sign * wide(s[j])",
+        "t = wide(s[j])",
+        NATIVE + "test_rotate",
+    ),
+    Fault(
+        "kernels/native_build.py",
+        "version.stdout, _processor())",
+        "version.stdout)",
+        NATIVE + "test_other_processors_and_flags_get_a_library_of_their_own",
     ),
     # ---- sampler against trainer
     Fault(
@@ -953,6 +987,80 @@ FAULTS = (
         "trained = [group for group in collection.groups if group.is_trained]",
         "trained = list(collection.groups)",
         STEP + "test_dynamic_sampling_and_the_curriculum_train",
+    ),
+    # ---- the embedded engine
+    Fault(
+        "sampling/hf/columns.py",
+        "torch.arange(width, device=device) >= first[:, None]",
+        "torch.arange(width, device=device) >= first[:, None] - 1",
+        ENGINE + "test_a_completion_does_not_depend_on_its_batch",
+    ),
+    Fault(
+        "sampling/hf/columns.py",
+        "states[to, :, place] = states[origin, :, place]",
+        "states[to, :, place] = states[to, :, place]",
+        ENGINE + "test_a_completion_does_not_depend_on_its_batch",
+    ),
+    Fault(
+        "sampling/hf/schedule.py",
+        "[len(row.prompt_ids) + len(row.token_ids) - 1 for row in live]",
+        "[len(row.prompt_ids) + len(row.token_ids) for row in live]",
+        ENGINE + "test_logprobs_are_exact_under_the_sampling_distribution",
+    ),
+    Fault(
+        "sampling/hf/schedule.py",
+        "self._live = [live[at] for at in self._memory.leave(gone)]",
+        "self._memory.leave(gone)\n"
+        "            self._live = [row for row in live if row.finish_reason is None]",
+        ENGINE + "test_a_completion_does_not_depend_on_its_batch",
+    ),
+    Fault(
+        "sampling/hf/schedule.py",
+        "zip(rows, tokens.tolist(), logprobs.tolist(), strict=True)",
+        "zip(rows, tokens.tolist(), logprobs.flip(0).tolist(), strict=True)",
+        ENGINE + "test_logprobs_are_exact_under_the_sampling_distribution",
+    ),
+    Fault(
+        "sampling/hf/schedule.py",
+        "free = self._size - len(self._live)",
+        "free = self._size",
+        BATCHES + "test_no_row_is_computed_in_vain",
+    ),
+    Fault(
+        "sampling/hf/schedule.py",
+        "computed.only(numbers[ids])",
+        "computed.only(0)",
+        BATCHES + "test_neither_batch_nor_order_changes_a_completion",
+    ),
+    Fault(
+        "sampling/hf/memory.py",
+        "self.prompt_of += [slots[number] for number in index]",
+        "self.prompt_of += [start for number in index]",
+        BATCHES + "test_neither_batch_nor_order_changes_a_completion",
+    ),
+    Fault(
+        "sampling/hf/attention.py",
+        "torch.sigmoid(prompt_norm - own_norm)",
+        "torch.sigmoid(own_norm - prompt_norm)",
+        MODELS + "test_every_model_draws_what_it_draws_alone[llama-3]",
+    ),
+    Fault(
+        "sampling/hf/stops.py",
+        "text = self._decode(token_ids, self._start)",
+        "text = self._decode(token_ids[-1:], 0)",
+        "integration/test_hf_parts.py::test_a_stop_string_is_found_at_its_last_token",
+    ),
+    Fault(
+        "sampling/hf/sampler.py",
+        "@torch.inference_mode()\ndef open_passes(",
+        "@__import__('functools').cache\n@torch.inference_mode()\ndef open_passes(",
+        BATCHES + "test_weights_changed_in_place_are_seen",
+    ),
+    Fault(
+        "sampling/distribution.py",
+        "return tokens, torch.log(chosen) - torch.log(total).float()",
+        "return tokens, logits.float().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)",
+        ENGINE + "test_logprobs_are_exact_under_the_sampling_distribution",
     ),
     # ---- pass@k
     Fault(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +34,7 @@ from grpo_core.rollout import with_advantages
 from grpo_core.sampling.base import SamplerContext
 from grpo_core.sampling.hf import create_sampler
 from grpo_core.training.checkpoint import TrainerState, save_checkpoint
+from grpo_core.training.ending import run_to_the_end
 from grpo_core.training.follower import follow
 from grpo_core.training.kl_price import completion_kls
 from grpo_core.training.learner import Learner
@@ -444,4 +446,4 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_to_the_end(partial(main, sys.argv[1:]))

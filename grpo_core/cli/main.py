@@ -19,6 +19,7 @@ from grpo_core.cli.exit_codes import INTERRUPTED, exit_code
 from grpo_core.cli.process import prepare_process
 from grpo_core.errors import GrpoError, PluginError
 from grpo_core.plugin_manager import create_plugin_manager
+from grpo_core.training.ending import run_to_the_end
 
 # name: ("module:attribute", what --help says)
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -147,7 +148,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # odd text must not end a run
-    cli.main()
+    run_to_the_end(cli.main)
 
 
 if __name__ == "__main__":

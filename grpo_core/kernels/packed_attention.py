@@ -7,9 +7,9 @@ pass computes the scores again (Dao et al. 2022, "FlashAttention", arXiv 2205.14
 
     P = exp(S - log-sum-exp)    dV = P^T dO    dS = P (dO V^T - rowsum(dO O))
 
-so that memory is linear in the number of tokens. On CPUs torch has a fast fused forward pass, whose
-backward pass in bfloat16 is several times slower than these plain products (measured), and no
-kernel takes a prompt that several completions share.
+so that memory is linear in the number of tokens. This is how CPUs do it, where torch has a fast
+fused forward pass whose backward pass in bfloat16 is several times slower than these plain products
+(measured). For other devices see `grpo_core.kernels.fused_attention`.
 
 N places of the row, J key-value heads with R query heads each, D head size.
 """
@@ -17,15 +17,16 @@ N places of the row, J key-value heads with R query heads each, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from grpo_core.kernels import native
+from grpo_core.kernels.fused_attention import fused_attention
 from grpo_core.kernels.tiles import Tile
-
-_HAS_FUSED_FORWARD = ("cpu",)  # devices; with the log-sum-exp that the backward pass needs
 
 
 def packed_attention(
@@ -44,6 +45,8 @@ def packed_attention(
         [N, J*R, D] in the dtype of `value`; differentiable once. Softmax and sums are float32 at
         least, the products run in the inputs' dtype.
     """
+    if query.device.type != "cpu":
+        return fused_attention(query, key, value, tiles, scaling)
     output: Tensor = _PackedAttention.apply(query, key, value, tuple(tiles), scaling)
     return output
 
@@ -92,15 +95,11 @@ class _PackedAttention(torch.autograd.Function):
             grad_mixed = heads.rows(grads, places.queries, places)
             log_sum = log_sums.index_select(0, places.results).view(places.num_products, -1, 1)
             shift = overlaps.index_select(0, places.queries).view(places.num_products, -1, 1)
-            scores = (tile_queries @ tile_keys.transpose(1, 2)).view(
-                heads.num_kv, *tile.query_order.shape, heads.per_kv, -1
-            )
-            scores = torch.add(tile.hidden(number), scores, alpha=ctx.scaling)
-            weights = scores.view(places.num_products, -1, scores.shape[-1]).sub_(log_sum).exp_()
-            of_value = weights.to(grad.dtype).transpose(1, 2) @ grad_mixed
+            weights = _Weights(tile_queries @ tile_keys.transpose(1, 2), tile, log_sum, ctx.scaling)
+            of_value = weights.rounded().transpose(1, 2) @ grad_mixed
             grad_value.index_add_(0, places.keys, of_value.view(-1, heads.size).to(number))
             grad_weights = grad_mixed @ heads.rows(values, places.keys, places).transpose(1, 2)
-            grad_scores = weights.mul_(grad_weights - shift).to(grad.dtype)
+            grad_scores = weights.backward(grad_weights, shift)
             of_query = grad_scores @ tile_keys
             grad_query.index_copy_(0, places.results, of_query.view(-1, grad_query.shape[1]))
             of_key = grad_scores.transpose(1, 2) @ tile_queries
@@ -112,6 +111,36 @@ class _PackedAttention(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _Weights:
+    """P of a tile's backward pass: exp of scaling scores - log-sum-exp, 0 where a key is hidden.
+
+    Kept in float32 at least, or computed anew where the compiled pass does so.
+    """
+
+    def __init__(self, scores: Tensor, tile: Tile, log_sum: Tensor, scaling: float) -> None:
+        self._dtype = scores.dtype
+        self._compiled = None
+        if native.serves(scores):
+            orders = (tile.key_order, tile.query_order)
+            self._compiled = partial(native.attention_weights, scores, *orders, log_sum, scaling)
+            return
+        hidden = tile.hidden(log_sum.dtype)
+        heads = len(scores) // len(tile.query_order)
+        by_head = scores.view(heads, *tile.query_order.shape, -1, scores.shape[-1])
+        self._precise = torch.add(hidden, by_head, alpha=scaling).view(scores.shape)
+        self._precise.sub_(log_sum).exp_()
+
+    def rounded(self) -> Tensor:
+        """[J*B, Q*R, K] in the dtype of the scores."""
+        return self._compiled() if self._compiled else self._precise.to(self._dtype)
+
+    def backward(self, grad_weights: Tensor, shift: Tensor) -> Tensor:
+        """P (grad_weights - shift), which is dS, in the dtype of the scores; P is used up."""
+        if self._compiled:
+            return self._compiled(grad_weights, shift)
+        return self._precise.mul_(grad_weights - shift).to(self._dtype)
 
 
 def _attend(
@@ -140,15 +169,9 @@ def _attend(
         )
     )
     hidden = tile.hidden(query.dtype).transpose(1, 2)
-    if query.device.type in _HAS_FUSED_FORWARD:
-        mixed, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, attn_mask=hidden, scale=scaling
-        )
-    else:
-        keys, values = (t.repeat_interleave(heads.per_kv, 1) for t in (keys, values))
-        scores = (queries @ keys.transpose(2, 3)).to(_precise(query.dtype)) * scaling + hidden
-        log_sum = scores.logsumexp(-1)
-        mixed = scores.sub_(log_sum.unsqueeze(-1)).exp_().to(values.dtype) @ values
+    mixed, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        queries, keys, values, attn_mask=hidden, scale=scaling
+    )
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1), log_sum.transpose(1, 2).flatten(0, 1)
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from grpo_core.kernels import native
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalise the last axis.
@@ -34,6 +36,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if native.serves(x, weight):
+            output, scale = native.rms_norm(x, weight, eps)
+            ctx.save_for_backward(x, weight, scale)
+            return output
         precise = torch.promote_types(x.dtype, torch.float32)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=precise)
         scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
@@ -44,6 +50,9 @@ class _RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
+        if native.serves(x, weight, grad):
+            grad_x, of_weight = native.rms_norm_backward(grad, x, weight, scale)
+            return grad_x, of_weight if ctx.needs_input_grad[1] else None, None
         normed = x * scale
         grad_weight = None
         if ctx.needs_input_grad[1]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from grpo_core.kernels import native
+
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn every head by the angles of its place.
@@ -34,12 +36,16 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
+        if native.serves(x, cos, sin):
+            return native.rotate(x, cos, sin, 1.0)
         return turn(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
+        if native.serves(grad, cos, sin):
+            return native.rotate(grad, cos, sin, -1.0), None, None
         return turn(grad, cos, -sin), None, None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import SiLUActivation
 
 from grpo_core.kernels.packed_attention import packed_attention
 from grpo_core.kernels.rms_norm import rms_norm
@@ -61,7 +62,7 @@ def _fused_forward(module: nn.Module) -> Callable[..., Any] | None:
         return None
     if kind.__name__ in _NORMS:
         return partial(_norm, module)
-    if kind.__name__ in _MLPS and isinstance(module.act_fn, nn.SiLU):
+    if kind.__name__ in _MLPS and isinstance(module.act_fn, SiLUActivation | nn.SiLU):
         return partial(_gated_mlp, module)
     if kind.__name__ in _ATTENTIONS and getattr(module, "sliding_window", None) is None:
         return partial(_attention, module)

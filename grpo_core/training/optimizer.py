@@ -14,19 +14,30 @@ from grpo_core.config import TrainerConfig
 def create_optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainerConfig
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over float32 weights; norms and biases do not decay."""
+    """AdamW (Loshchilov & Hutter 2019) over float32 weights; norms and biases do not decay.
+
+    The moments get their memory now, before anything else comes and goes: taken in the first step
+    they would lie among what the passes leave, and hold gaps open for the rest of the run.
+    """
     matrices = [p for p in parameters.values() if p.ndim >= 2]
     vectors = [p for p in parameters.values() if p.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         fused=True,
     )
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 def learning_rate(config: TrainerConfig, step: int) -> float:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grpo_core import errors
 from grpo_core.errors import ConfigError, GrpoError, MissingExtraError, TrainingError
+from grpo_core.training.messages import exchange, receive, send
 from grpo_core.types import Json
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class World:
         self.is_broken = True  # until this has ended as it should
         try:
             if self.rank == 0:
-                _send(json.dumps([name, values]).encode())
-                _send(data())
+                send(json.dumps([name, values]).encode())
+                send(data())
             yield
         except RuntimeError as error:
             if not isinstance(error, GrpoError) and any(sign in str(error) for sign in _CONNECTION):
@@ -110,8 +111,8 @@ class World:
             ProcessLost: if the leader has died.
         """
         try:
-            name, values = json.loads(_receive())
-            return Order(name, values, _receive())
+            name, values = json.loads(receive())
+            return Order(name, values, receive())
         except RuntimeError as error:
             raise _lost(error) from error
 
@@ -157,7 +158,7 @@ class World:
         except Exception as error:  # noqa: BLE001 - raised again below
             self._flags.set(self._flag(), "")
             failure, mine = error, b"-" + json.dumps([type(error).__name__, str(error)]).encode()
-        replies = _exchange(mine, self.size)
+        replies = exchange(mine, self.size)
         if failure is not None and not isinstance(failure, _CalledOff):
             raise self.agreed(failure)
         for rank, reply in enumerate(replies):
@@ -207,6 +208,11 @@ class World:
         return f"grpo-failed-{self._gathers}"
 
 
+def num_processes() -> int:
+    """How many processes torchrun started, this one among them; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 @contextmanager
 def open_world() -> Iterator[World]:
     """The processes that torchrun started, or this one alone. At its end the leader sends "stop".
@@ -214,8 +220,8 @@ def open_world() -> Iterator[World]:
     Raises:
         ConfigError: if they are on several machines.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if "RANK" not in os.environ or size == 1:
+    size = num_processes()
+    if size == 1:
         yield World()
         return
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
@@ -268,42 +274,3 @@ def _failure_of(rank: int, kind: str, message: str) -> GrpoError:
     ):
         return known(f"process {rank}: {message}")
     return TrainingError(f"process {rank}: {kind}: {message}")
-
-
-def _send(data: bytes) -> None:
-    import torch
-    import torch.distributed as dist
-
-    dist.broadcast(torch.tensor([len(data)]), 0)
-    if data:
-        dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)
-
-
-def _receive() -> bytes:
-    import torch
-    import torch.distributed as dist
-
-    length = torch.zeros(1, dtype=torch.int64)
-    dist.broadcast(length, 0)
-    data = torch.zeros(int(length), dtype=torch.uint8)
-    if len(data):
-        dist.broadcast(data, 0)
-    return data.numpy().tobytes()
-
-
-def _exchange(mine: bytes, size: int) -> list[bytes]:
-    """What each process gives, by rank."""
-    import torch
-    import torch.distributed as dist
-
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size)]
-    dist.all_gather(lengths, torch.tensor([len(mine)]))
-    width = max(int(length) for length in lengths)
-    padded = torch.zeros(width, dtype=torch.uint8)
-    padded[: len(mine)] = torch.frombuffer(bytearray(mine), dtype=torch.uint8)
-    replies = [torch.zeros(width, dtype=torch.uint8) for _ in range(size)]
-    dist.all_gather(replies, padded)
-    return [
-        reply[: int(length)].numpy().tobytes()
-        for reply, length in zip(replies, lengths, strict=True)
-    ]

@@ -14,7 +14,6 @@ from grpo_core.plugin_manager import PluginSources, load_plugins
 from grpo_core.testing import ConformanceReport, Example, check_conformance
 from grpo_core.testing.attacks.code import fenced
 from judge_server import judge_server
-from tiny_scorers import save_scorer, scorer_config, tiny_scorer
 
 FAST = ("exact",)
 SHIPPING = (
@@ -78,11 +77,6 @@ ANSWERS = [
     Example("Paris", "Paris", "correct", "What is the capital of France?"),
     Example("Rome", "Paris", "wrong", "What is the capital of France?"),
 ]
-LEARNED = [
-    Example("One.\n\nThen two.\n\nSo 2.", None, "any", "What is 1 + 1?"),
-    Example("It is 3, I think.", None, "any", "What is 1 + 1?"),
-    Example("", None, "unparseable", "What is 1 + 1?"),
-]
 
 
 def conforms(name: str, examples: Any = None, **settings: Any) -> ConformanceReport:
@@ -103,8 +97,7 @@ def test_with_the_examples_that_it_ships(name: str) -> None:
 
 @pytest.mark.slow
 def test_math() -> None:
-    assert conforms("math", MATH).gameability == 0.0
-    assert conforms("math").gameability == 0.0  # with the examples that it ships
+    assert conforms("math", MATH).gameability == 0.0  # .ci/run takes the examples that it ships
 
 
 @pytest.mark.slow
@@ -150,26 +143,6 @@ def _rewards(body: dict[str, Any]) -> JSONResponse:
 
 
 @pytest.fixture(scope="module")
-def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_scorer(tmp_path_factory.mktemp("reward"), tiny_scorer(scorer_config()))
-
-
-@pytest.fixture(scope="module")
-def step_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = tiny_scorer(scorer_config(num_labels=2), tokens=True)
-    return save_scorer(tmp_path_factory.mktemp("steps"), model)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["reward_model", "process_reward"])
-def test_learned_verifiers(name: str, reward_model: Path, step_model: Path) -> None:
-    folder = reward_model if name == "reward_model" else step_model
-    options = {"path": str(folder)}
-    report = conforms(name, LEARNED, options=options, max_gameability=1.0)
-    assert report.gameability is not None  # random weights: reported, not judged
-
-
-@pytest.fixture(scope="module")
 def literal_judge() -> Iterator[str]:
     """A server whose judge accepts an answer that is the reference, word for word."""
     with judge_server() as server:
@@ -207,7 +180,7 @@ TESTED = (
     *SHIPPING,
     *("math", "code"),
     *("trl", "verl", "openrlhf", "open_instruct", "openrlhf_server"),
-    *("reward_model", "process_reward", "judge"),
+    *("reward_model", "process_reward", "judge"),  # two: test_reward_model_conformance.py
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,9 +330,10 @@ def test_a_run_of_two_processes_is_that_of_one_and_is_taken_up_by_either(desk: D
     last = [run / "checkpoints" / "step-000004" for run in (one, two)]
     assert sorted(p.name for p in last[0].iterdir()) == sorted(p.name for p in last[1].iterdir())
 
+    run_together(desk, "run.toml", "--output", "again", *keep, "--set", "trainer.steps=2")
+    shutil.copytree(desk.path / "again", desk.path / "alone")
     for name, size in (("again", 2), ("alone", 1)):
         target = desk.path / name
-        run_together(desk, "run.toml", "--output", name, *keep, "--set", "trainer.steps=2")
         arguments = ("run.toml", "--resume", "--output", name, *keep)
         if size == 1:
             assert desk.train(*arguments[1:]).returncode == 0
@@ -344,8 +346,7 @@ def test_a_run_of_two_processes_is_that_of_one_and_is_taken_up_by_either(desk: D
 
 
 @slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize(("dtype", "rank"), [("float32", 0), ("float32", 4), ("bfloat16", 0)])
 def test_an_engine_of_the_leader_gets_the_whole_weights(desk: Desk, dtype: str, rank: int) -> None:
     settings = [f"trainer.dtype={dtype}", f"lora.rank={rank}", "trainer.learning_rate=1e-2"]
     options = [part for setting in settings for part in ("--set", setting)]
@@ -370,8 +371,9 @@ def test_a_signal_to_torchrun_leads_to_a_checkpoint(desk: Desk, moment: str, ste
     assert (summary["status"], summary["steps"]) == ("interrupted", steps), result.stderr
     assert [p.name for p in (desk.path / "a run" / "checkpoints").iterdir()] == ["step-000002"]
     assert "torchrun --standalone --nproc-per-node 2 -m grpo_core train --resume" in result.stderr
-    run_together(desk, "--resume", "--output", "a run")
-    assert read_json(desk.path / "a run" / "summary.json")["status"] == "finished"
+    if moment == "update 2":
+        run_together(desk, "--resume", "--output", "a run")
+        assert read_json(desk.path / "a run" / "summary.json")["status"] == "finished"
 
 
 @slow
@@ -391,8 +393,9 @@ def test_a_killed_follower_ends_the_run_with_a_message(desk: Desk, moment: str) 
     assert f"it goes on from {'a run'}/checkpoints/{saved}" in summary["error"].replace(
         f"{desk.path}/", ""
     )
-    run_together(desk, "--resume", "--output", "a run")
-    assert read_json(desk.path / "a run" / "summary.json")["status"] == "finished"
+    if moment == "step 2":  # while the next checkpoint was written
+        run_together(desk, "--resume", "--output", "a run")
+        assert read_json(desk.path / "a run" / "summary.json")["status"] == "finished"
 
 
 @slow
@@ -414,8 +417,6 @@ def test_a_failing_verifier_ends_the_run_with_a_checkpoint(desk: Desk) -> None:
     summary = read_json(desk.path / "a run" / "summary.json")
     assert (summary["status"], summary["steps"]) == ("failed", 2)
     assert Path(desk.path, summary["checkpoint"]).name == "step-000002"
-    (desk.path / "broken").unlink()
-    run_together(desk, "--resume", "--output", "a run")
 
 
 @slow

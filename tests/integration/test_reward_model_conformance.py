@@ -46,6 +46,6 @@ def test_the_suite_passes_but_for_the_taste_of_the_model(make: Any, tmp_path: Pa
     examples = [
         Example(text, "", ("x" in text) == wants_x) for text in ("a|x", "x|b", "a|b", "d|c")
     ]
-    examples.append(Example(" ", "", False))
+    examples += [Example(" ", "", False), Example("", "", "unparseable")]
     report = check_conformance(make.__name__, examples, options=options, max_gameability=1.0)
     assert report.passed

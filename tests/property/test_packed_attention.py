@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from grpo_core.errors import ConfigError
 from grpo_core.kernels import tiles as tiles_module
+from grpo_core.kernels.fused_attention import fused_attention
 from grpo_core.kernels.packed_attention import packed_attention
 from grpo_core.kernels.tiles import Segment, Tile, cut
 from grpo_core.training.packed_attention import attend
@@ -121,22 +122,29 @@ def test_bfloat16_is_as_exact_as_its_rounding() -> None:
         assert (mine.double() - theirs).norm() < 0.02 * theirs.norm()
 
 
-def test_devices_without_the_fused_forward_pass_compute_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+@given(rows(), HEADS, st.sampled_from([0.3, 1.0]))
+def test_what_other_devices_compute_equals_plain_attention(
+    segments: list[Segment], heads: tuple[int, int], scaling: float
 ) -> None:
     """What runs on GPUs, run on the CPU."""
-    segments = [Segment(0, 5), Segment(5, 4, 0, 5), Segment(9, 2, 0, 5)]
-    tensors = inputs(11, (4, 2))
-    fused = packed_attention(*tensors, cut(segments, 11), 0.3)
+    length = length_of(segments)
+    given_tensors = inputs(length, heads)
+    upstream = torch.randn(length, heads[0], 8, dtype=torch.float64)
+    expected = plain(*given_tensors, seen(segments), scaling)
+    got = fused_attention(*given_tensors, cut(segments, length), scaling)
+    assert_close(got, expected)
+    wanted = torch.autograd.grad(expected, given_tensors, upstream)
+    assert_close(torch.autograd.grad(got, given_tensors, upstream), wanted)
 
-    def missing(*args: object, **kwargs: object) -> None:
-        raise AssertionError("the fused pass is for CPUs")
 
-    name = "_scaled_dot_product_flash_attention_for_cpu"
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.ops.aten, name, missing)
-        patch.setattr("grpo_core.kernels.packed_attention._HAS_FUSED_FORWARD", ())
-        assert_close(packed_attention(*tensors, cut(segments, 11), 0.3), fused)
+def test_a_shared_prompts_gradient_is_summed_in_float32_on_other_devices() -> None:
+    """In bfloat16 the sum of 256 equal shares would stop growing at 256 times the first."""
+    count = 300
+    segments = [Segment(0, 1), *(Segment(1 + n, 1, 0, 1) for n in range(count))]
+    query, key, value = inputs(count + 1, (1, 1), torch.bfloat16)
+    got = fused_attention(query * 0, key, value, cut(segments, count + 1), 1.0)
+    (found,) = torch.autograd.grad(got, value, torch.ones_like(got))
+    assert_close(found[0], torch.full_like(found[0], 1 + count / 2))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def test_there_are_enough() -> None:
 def test_its_text_stands_once_in_the_source(fault: Fault) -> None:
     source = (ROOT / "grpo_core" / fault.file).read_text(encoding="utf-8")
     assert source.count(fault.old) == 1, fault.old
-    ast.parse(source.replace(fault.old, fault.new))
+    if fault.file.endswith(".py"):
+        ast.parse(source.replace(fault.old, fault.new))
     assert fault.old != fault.new
 
 
