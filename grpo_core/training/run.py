@@ -224,7 +224,7 @@ def _write_beginnings(run: Session, task: Task, resume: bool) -> None:
     manifest = build_manifest(plugins=run.plugins.infos, verifiers=verifiers, seed=run.config.seed)
     trained = {prompt.text for prompt in run.train_prompts}
     overlap = sum(prompt.text in trained for prompt in run.held_out)
-    layout = run.learner.layout.describe()
+    layout = run.learner.describe_layout()
     run.directory.write_manifest(
         {
             **manifest,

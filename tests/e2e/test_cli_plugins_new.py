@@ -135,22 +135,22 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
+    folder = tmp_path / "taken_folder"
     folder.mkdir()
     (folder / "notes.txt").write_text("precious")
-    result = new("mine", "--directory", tmp_path)
+    result = new("taken_folder", "--directory", tmp_path)
     assert result.exit_code == 2 and "exists already" in result.output
     assert [file.name for file in folder.iterdir()] == ["notes.txt"]
     (folder / "notes.txt").unlink()
-    assert new("mine", "--directory", tmp_path).exit_code == 0  # an empty folder is welcome
-    assert new("mine", "--directory", tmp_path).exit_code == 2
+    assert new("taken_folder", "--directory", tmp_path).exit_code == 0  # an empty folder is welcome
+    assert new("taken_folder", "--directory", tmp_path).exit_code == 2
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("a file")
-    assert new("mine", "--directory", tmp_path).exit_code == 2
-    assert new("mine", "--directory", tmp_path / "mine").exit_code == 2
-    assert (tmp_path / "mine").read_text() == "a file"
+    (tmp_path / "taken_folder").write_text("a file")
+    assert new("taken_folder", "--directory", tmp_path).exit_code == 2
+    assert new("taken_folder", "--directory", tmp_path / "taken_folder").exit_code == 2
+    assert (tmp_path / "taken_folder").read_text() == "a file"
 
 
 @pytest.mark.parametrize(

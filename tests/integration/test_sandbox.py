@@ -457,7 +457,10 @@ def wait_until(condition: Any) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        children = []
     return [int(child) for child in children] + [
         found for child in children for found in descendants(int(child))
     ]

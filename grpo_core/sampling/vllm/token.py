@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grpo_core.caches import cache_directory
 from grpo_core.errors import ConfigError
-from grpo_core.models.bundled import cache_directory
 
 TOKEN_VARIABLE = "GRPO_SERVER_TOKEN"
 _LEAST = 16  # characters; one that is generated has 43

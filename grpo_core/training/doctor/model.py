@@ -62,7 +62,7 @@ def _layout(bench: Bench) -> Finding:
         meaning.append(
             "its logits are more than hidden states times a matrix, so all of them are kept at once"
         )
-    found = f"{layout.describe()}: " + (
+    found = f"{bench.learner.describe_layout()}: " + (
         "the fast way" if not meaning else f"{'; '.join(meaning)}; slower, and right"
     )
     return ok("layout", found, share_prompts=layout.share_prompts, plain_head=layout.plain_head)
