@@ -89,10 +89,7 @@ def grpo_steps(
             started = time.perf_counter()
             batch = batches.take(step)
             collection = batch.collection
-            trained = [group for group in collection.groups if group.is_trained]
-            estimate, kl = with_kl_price(learner, trained, estimate_advantages)
-            trained = with_advantages(trained, estimate)
-            groups = [*trained, *(group for group in collection.groups if not group.is_trained)]
+            trained, groups, kl = _estimated(learner, collection, estimate_advantages)
             if on_scored is not None:
                 on_scored(step, groups)
 
@@ -117,6 +114,16 @@ def grpo_steps(
             yield Step(step, groups, metrics, batches.selection, batches.kept, failure)
             if failure is not None:
                 raise failure
+
+
+def _estimated(
+    learner: Learner, collection: Collection, estimate_advantages: AdvantageEstimator
+) -> tuple[Sequence[RolloutGroup], list[RolloutGroup], Mapping[str, float]]:
+    """The groups to train on with their advantages, all groups, and the metrics of the KL."""
+    trained = [group for group in collection.groups if group.is_trained]
+    estimate, kl = with_kl_price(learner, trained, estimate_advantages)
+    trained = with_advantages(trained, estimate)
+    return trained, [*trained, *(g for g in collection.groups if not g.is_trained)], kl
 
 
 def _batch_maker(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -65,6 +67,22 @@ def inputs(length: int, heads: tuple[int, int], dtype: torch.dtype = torch.float
     return [tensor.to(dtype).requires_grad_() for tensor in made]
 
 
+def assert_equals_plain(
+    attention: Callable[..., Tensor],
+    segments: list[Segment],
+    heads: tuple[int, int],
+    scaling: float,
+) -> None:
+    length = length_of(segments)
+    given_tensors = inputs(length, heads)
+    upstream = torch.randn(length, heads[0], 8, dtype=torch.float64)
+    expected = plain(*given_tensors, seen(segments), scaling)
+    got = attention(*given_tensors, cut(segments, length), scaling)
+    assert_close(got, expected)
+    wanted = torch.autograd.grad(expected, given_tensors, upstream)
+    assert_close(torch.autograd.grad(got, given_tensors, upstream), wanted)
+
+
 @pytest.mark.parametrize("most", [(1 << 16, 256), (64, 4)], ids=["few tiles", "many tiles"])
 def test_equals_plain_attention_in_value_and_gradients(
     most: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -74,14 +92,7 @@ def test_equals_plain_attention_in_value_and_gradients(
 
     @given(rows(), HEADS, st.sampled_from([0.3, 1.0]))
     def check(segments: list[Segment], heads: tuple[int, int], scaling: float) -> None:
-        length = length_of(segments)
-        given_tensors = inputs(length, heads)
-        upstream = torch.randn(length, heads[0], 8, dtype=torch.float64)
-        expected = plain(*given_tensors, seen(segments), scaling)
-        got = packed_attention(*given_tensors, cut(segments, length), scaling)
-        assert_close(got, expected)
-        wanted = torch.autograd.grad(expected, given_tensors, upstream)
-        assert_close(torch.autograd.grad(got, given_tensors, upstream), wanted)
+        assert_equals_plain(packed_attention, segments, heads, scaling)
 
     check()
 
@@ -127,14 +138,7 @@ def test_what_other_devices_compute_equals_plain_attention(
     segments: list[Segment], heads: tuple[int, int], scaling: float
 ) -> None:
     """What runs on GPUs, run on the CPU."""
-    length = length_of(segments)
-    given_tensors = inputs(length, heads)
-    upstream = torch.randn(length, heads[0], 8, dtype=torch.float64)
-    expected = plain(*given_tensors, seen(segments), scaling)
-    got = fused_attention(*given_tensors, cut(segments, length), scaling)
-    assert_close(got, expected)
-    wanted = torch.autograd.grad(expected, given_tensors, upstream)
-    assert_close(torch.autograd.grad(got, given_tensors, upstream), wanted)
+    assert_equals_plain(fused_attention, segments, heads, scaling)
 
 
 def test_a_shared_prompts_gradient_is_summed_in_float32_on_other_devices() -> None:
